@@ -1,0 +1,34 @@
+"""``kgclip train CONFIG.toml``: from a config to a trained model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgclip.cli.overrides import parse_overrides
+
+
+class Resume(StrEnum):
+    """Where training starts: at step 0, or at the newest checkpoint of the run, if any."""
+
+    never = "never"
+    auto = "auto"
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes the config.")
+    ] = None,
+    resume: Annotated[
+        Resume, typer.Option(help="auto: go on from the newest checkpoint, if there is one.")
+    ] = Resume.never,
+) -> None:
+    """Train a model."""
+    from kgclip import training  # loads torch
+
+    run = training.train(config, overrides=parse_overrides(settings or []), resume=resume.value)
+    typer.echo(f"{run}: trained; next: kgclip evaluate {run}")

@@ -1,0 +1,158 @@
+"""A training config: TOML in, checked settings out.
+
+Config stops here: the trainer, the batches and the losses take keyword arguments and know
+nothing of TOML.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from kgclip.batches import BatchOptions
+from kgclip.nn.losses import LOSSES
+from kgclip.tables import GraphError
+from kgclip.trainer import TrainerOptions
+
+
+class _Settings(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Settings):
+    """Which towers, and what stands beside them.
+
+    Attributes:
+        name: open_clip's model name, or ours, ``kgclip-effnet-lite0``.
+        pretrained: open_clip's tag, or the path of a checkpoint.
+        pretrained_image: Start from trained weights of the image trunk.
+        graph_layers: Hops of the graph encoder; 0 = no graph part.
+    """
+
+    name: str = "kgclip-effnet-lite0"
+    pretrained: str | None = None
+    pretrained_image: bool = True
+    graph_layers: int = pydantic.Field(default=0, ge=0)
+
+
+class LossSettings(_Settings):
+    """A loss of ``kgclip.nn.losses.LOSSES`` and its share.
+
+    Attributes:
+        weight: At full strength; 0 = off.
+        ramp: Share of the steps over which the weight rises from 0.
+        options: Keyword arguments of the loss.
+    """
+
+    weight: float = pydantic.Field(default=1.0, ge=0)
+    ramp: float = pydantic.Field(default=0.0, ge=0, le=1)
+    options: dict[str, Any] = {}
+
+
+class TrainConfig(_Settings):
+    """Everything that decides a run.
+
+    Attributes:
+        graph: A saved graph's folder, or a recipe.
+        output: Folder of the run.
+        model: The towers and the graph part.
+        batches: What a step sees.
+        trainer: How long and how fast.
+        losses: Settings by name in ``LOSSES``.
+        claim: Free text by key: source, licence, expected result.
+    """
+
+    graph: str
+    output: str
+    model: ModelSettings = ModelSettings()
+    batches: BatchOptions = BatchOptions()
+    trainer: TrainerOptions
+    losses: dict[str, LossSettings] = {"contrastive": LossSettings()}
+    claim: dict[str, Any] = {}
+
+    @pydantic.field_validator("losses")
+    @classmethod
+    def _known_losses(cls, losses: dict[str, LossSettings]) -> dict[str, LossSettings]:
+        for name in losses:
+            if name not in LOSSES:
+                raise ValueError(f"unknown loss {name!r}; {_nearest(name, LOSSES)}")
+        return losses
+
+
+def load_config(path: str | Path, overrides: Mapping[str, object] | None = None) -> TrainConfig:
+    """Read and check a training config.
+
+    Args:
+        path: TOML file.
+        overrides: Values by dotted key, as in ``{"trainer.steps": 100}``.
+
+    Returns:
+        The checked config.
+
+    Raises:
+        GraphError: If the file is missing, no TOML, or a key or value is wrong; names the key
+            and the nearest known one.
+    """
+    file = Path(path)
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise GraphError(f"{file}: no such config; give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise GraphError(f"{file}: not a TOML file: {error}") from error
+    for key, value in (overrides or {}).items():
+        _override(values, key, value)
+    return check_config(values, str(file))
+
+
+def check_config(values: Mapping[str, Any], where: str = "config") -> TrainConfig:
+    """Check the values of a config.
+
+    Args:
+        values: Nested mapping, as TOML gives it.
+        where: What the values were read from, for the message.
+
+    Raises:
+        GraphError: Names the key, what was given and the nearest known key.
+    """
+    try:
+        return TrainConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise GraphError("; ".join(_explain(where, found) for found in error.errors())) from error
+
+
+def _explain(where: str, found: Any) -> str:
+    key = ".".join(str(part) for part in found["loc"])
+    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _known_keys([str(part) for part in found["loc"][:-1]])
+        return f"{where}: unknown key {key!r}; {_nearest(str(found['loc'][-1]), known)}"
+    return f"{where}: {key}: {found['msg']}, given: {found.get('input')!r}"
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    owner: Any = {
+        (): TrainConfig,
+        ("model",): ModelSettings,
+        ("batches",): BatchOptions,
+        ("trainer",): TrainerOptions,
+    }.get(tuple(parents), LossSettings)
+    return list(getattr(owner, "model_fields", None) or owner.__dataclass_fields__)
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0)
+    return f"did you mean {close[0]!r}? known: {', '.join(known)}"
+
+
+def _override(values: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise GraphError(f"override {key!r}: {parent!r} is a value, not a table")
+    values[last] = value

@@ -1,0 +1,269 @@
+"""Tables to and from networkx, rdflib and scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from kgclip.tables import GraphError, Tables, build_tables
+
+if TYPE_CHECKING:
+    import networkx
+    import rdflib
+    import scipy.sparse
+
+DEFAULT_RELATION = "related to"
+_TRIPLE_FACTS = ("weight", "source", "graph", "split")
+_ENTITY_LISTS = {  # node attribute: columns of its table besides the entity
+    "types": ("type",),
+    "texts": ("text", "language", "kind"),
+    "images": ("path", "sha256", "box", "split"),
+    "links": ("url",),
+}
+
+
+class _Names:
+    """Numbers names in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
+
+    def __call__(self, name: str) -> int:
+        return self.ids.setdefault(name, len(self.ids))
+
+    def column(self) -> dict[str, list[str]]:
+        return {"name": list(self.ids)}
+
+
+def tables_from_triples(rows: Iterable[Sequence[Any]]) -> Tables:
+    """Number the names of (head, relation, tail) or (head, relation, tail, weight) rows.
+
+    Raises:
+        GraphError: If a row has neither three nor four fields, or a weight is no number.
+    """
+    entities, relations = _Names(), _Names()
+    triples = []
+    for number, row in enumerate(rows):
+        if len(row) not in (3, 4):
+            raise GraphError(f"row {number}: {row!r}; expected head, relation, tail[, weight]")
+        head, relation, tail, *weight = row
+        triples.append(
+            (entities(str(head)), relations(str(relation)), entities(str(tail)), *weight, None)[:4]
+        )
+    columns = ("head", "relation", "tail", "weight")
+    frame = pl.DataFrame(triples, schema=list(columns), orient="row", infer_schema_length=None)
+    return build_tables(
+        {
+            "entities": entities.column(),
+            "relations": relations.column(),
+            "triples": frame if triples else {},
+        }
+    )
+
+
+def tables_to_scipy(tables: Tables, relation: int | None = None) -> scipy.sparse.csr_array:
+    """Count the triples from each entity to each. Int64 [N, N].
+
+    Args:
+        tables: Any graph.
+        relation: Id of the relation that counts; ``None`` = all.
+    """
+    from scipy.sparse import coo_array
+
+    triples = tables.triples
+    if relation is not None:
+        triples = triples.filter(pl.col("relation") == relation)
+    count = len(tables.entities)
+    ones = np.ones(len(triples), dtype=np.int64)
+    ends = (triples["head"].to_numpy(), triples["tail"].to_numpy())
+    return coo_array((ones, ends), shape=(count, count)).tocsr()
+
+
+def tables_to_networkx(tables: Tables) -> networkx.MultiDiGraph:
+    """Convert to a ``MultiDiGraph``; nothing but the relations' table is left out of the edges.
+
+    Nodes are entity names with ``type``, ``scene``, ``types``, ``texts``, ``images``, ``links``
+    and ``literals``; edges carry ``relation`` and what the triple says besides. The relations'
+    table and the origins are in ``graph.graph``.
+    """
+    import networkx
+
+    names, relations = tables.entities["name"].to_list(), tables.relations["name"].to_list()
+    graph = networkx.MultiDiGraph(relations=tables.relations.to_dicts())
+    graph.add_nodes_from((row.pop("name"), _filled(row)) for row in tables.entities.to_dicts())
+    for attribute in _ENTITY_LISTS:
+        for row in getattr(tables, attribute).to_dicts():
+            node = graph.nodes[names[row.pop("entity")]]
+            node.setdefault(attribute, []).append(_filled(row))
+    for row in tables.literals.to_dicts():
+        node = graph.nodes[names[row.pop("entity")]]
+        row["relation"] = relations[row["relation"]]
+        node.setdefault("literals", []).append(_filled(row))
+    for row in tables.triples.to_dicts():
+        head, relation, tail = (row.pop(column) for column in ("head", "relation", "tail"))
+        graph.add_edge(names[head], names[tail], relation=relations[relation], **_filled(row))
+    return graph
+
+
+def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def tables_from_networkx(graph: networkx.Graph) -> Tables:
+    """Read any networkx graph; an undirected edge becomes one triple.
+
+    The relation is the edge's ``relation`` (or ``label``, or the key of a multigraph if it is a
+    text), else ``"related to"``. Attributes that :func:`tables_to_networkx` writes are read
+    back; other node attributes become literals, other edge attributes are refused.
+
+    Raises:
+        GraphError: If two nodes have the same text, or an edge attribute has no place.
+    """
+    entities, relations = _Names(), _Names()
+    known = graph.graph.get("relations", [])
+    for row in known:
+        relations(row["name"])
+    frames: dict[str, list[dict[str, Any]]] = {name: [] for name in _ENTITY_LISTS}
+    literals: list[dict[str, Any]] = []
+    rows = []
+    for node, attributes in graph.nodes(data=True):
+        entity = entities(str(node))
+        if entity != len(rows):
+            raise GraphError(f"node {node!r}: another node is written {str(node)!r} too; rename")
+        rows.append({"name": str(node), **{k: attributes.get(k) for k in ("type", "scene")}})
+        for attribute in _ENTITY_LISTS:
+            frames[attribute] += [{"entity": entity, **row} for row in attributes.get(attribute, [])]
+        for row in attributes.get("literals", []):
+            literals.append({**row, "entity": entity, "relation": relations(row["relation"])})
+        for key in sorted(attributes.keys() - {"type", "scene", "literals", *_ENTITY_LISTS}, key=str):
+            value = attributes[key]
+            literals.append({"entity": entity, "relation": relations(str(key)), "value": str(value)})
+    triples = [
+        {
+            "head": entities(str(head)),
+            "relation": relations(_relation(key, attributes)),
+            "tail": entities(str(tail)),
+            **_triple_facts(head, tail, attributes),
+        }
+        for head, tail, key, attributes in _edges(graph)
+    ]
+    described = {row["name"]: row for row in known}
+    return build_tables(
+        {
+            "entities": _frame(rows, "entities"),
+            "relations": _frame(
+                [described.get(name, {"name": name}) for name in relations.ids], "relations"
+            ),
+            "triples": _frame(triples, "triples"),
+            "literals": _frame(literals, "literals"),
+            **{name: _frame(found, name) for name, found in frames.items()},
+        }
+    )
+
+
+def _edges(graph: networkx.Graph) -> Iterable[tuple[Any, Any, Any, dict[str, Any]]]:
+    if graph.is_multigraph():
+        return graph.edges(keys=True, data=True)
+    return ((head, tail, None, attributes) for head, tail, attributes in graph.edges(data=True))
+
+
+def _relation(key: Any, attributes: dict[str, Any]) -> str:
+    fallback = key if isinstance(key, str) else DEFAULT_RELATION
+    return str(attributes.get("relation", attributes.get("label", fallback)))
+
+
+def _triple_facts(head: Any, tail: Any, attributes: dict[str, Any]) -> dict[str, Any]:
+    unknown = attributes.keys() - {"relation", "label", *_TRIPLE_FACTS}
+    if unknown:
+        raise GraphError(
+            f"edge {head!r} -> {tail!r}: attributes {sorted(unknown, key=str)} have no place; "
+            f"expected relation, {', '.join(_TRIPLE_FACTS)}"
+        )
+    return {name: attributes.get(name) for name in _TRIPLE_FACTS}
+
+
+def _frame(rows: list[dict[str, Any]], table: str) -> pl.DataFrame:
+    from kgclip.tables import SCHEMAS
+
+    schema = {name: dtype for name, dtype in SCHEMAS[table].items()}
+    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
+
+
+def tables_to_rdflib(tables: Tables) -> rdflib.Graph:
+    """Convert to an rdflib graph; duplicates and weights have no place in RDF and are left out."""
+    import rdflib
+
+    graph = rdflib.Graph()
+    names = [_node(name) for name in tables.entities["name"]]
+    predicates = [rdflib.URIRef(_iri(name)) for name in tables.relations["name"]]
+    for head, relation, tail in tables.triples.select("head", "relation", "tail").iter_rows():
+        graph.add((names[head], predicates[relation], names[tail]))
+    for entity, relation, value, datatype, language in tables.literals.iter_rows():
+        literal = rdflib.Literal(
+            value, lang=language, datatype=None if language or not datatype else datatype
+        )
+        graph.add((names[entity], predicates[relation], literal))
+    for entity, text, language, kind in tables.texts.iter_rows():
+        if kind == "label":
+            graph.add((names[entity], rdflib.RDFS.label, rdflib.Literal(text, lang=language)))
+    return graph
+
+
+def tables_from_rdflib(graph: rdflib.Graph) -> Tables:
+    """Read an rdflib graph: triples between nodes, and literals with datatype and language."""
+    import rdflib
+
+    entities, relations = _Names(), _Names()
+    triples, literals, types, texts = [], [], [], []
+    for head, predicate, tail in sorted(graph, key=lambda triple: [t.n3() for t in triple]):
+        entity, relation = entities(_name(head)), relations(_name(predicate))
+        if isinstance(tail, rdflib.Literal):
+            datatype = None if tail.datatype is None else str(tail.datatype)
+            literals.append((entity, relation, str(tail), datatype, tail.language))
+            if predicate == rdflib.RDFS.label:
+                texts.append((entity, str(tail), tail.language, "label"))
+            continue
+        triples.append((entity, relation, entities(_name(tail))))
+        if predicate == rdflib.RDF.type:
+            types.append((entity, _name(tail)))
+    first = dict(reversed(types))
+    rows = {
+        "types": (types, ("entity", "type")),
+        "triples": (triples, ("head", "relation", "tail")),
+        "literals": (literals, ("entity", "relation", "value", "datatype", "language")),
+        "texts": (texts, ("entity", "text", "language", "kind")),
+    }
+    return build_tables(
+        {
+            "entities": {**entities.column(), "type": [first.get(i) for i in entities.ids.values()]},
+            "relations": relations.column(),
+            **{
+                table: _frame([dict(zip(columns, row, strict=True)) for row in found], table)
+                for table, (found, columns) in rows.items()
+            },
+        }
+    )
+
+
+def _name(node: Any) -> str:
+    import rdflib
+
+    return f"_:{node}" if isinstance(node, rdflib.BNode) else str(node)
+
+
+def _node(name: str) -> Any:
+    import rdflib
+
+    return rdflib.BNode(name[2:]) if name.startswith("_:") else rdflib.URIRef(_iri(name))
+
+
+def _iri(name: str) -> str:
+    """Names that are no IRI are minted under a base of ours."""
+    import urllib.parse
+
+    if ":" in name and not any(letter in name for letter in '<>"{}|^`\\ '):
+        return name
+    return "urn:kgclip:" + urllib.parse.quote(name, safe="")

@@ -1,0 +1,369 @@
+"""The OpenMoji world: what a knowledge graph adds to CLIP, beside honest opponents.
+
+A recipe comes in, a table of held-out figures goes out. All runs share towers, data order and
+the number of image-text steps; ``*_matched`` runs take more steps instead, as many as
+``knowledge`` costs in CPU time. Each run trains in a process of its own with one thread: that
+is what makes two runs equal, and it fills every core.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from kgclip.graph import load_graph
+from kgclip.recipe import build_graph
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+
+from kgclip.batches import Corpus
+from kgclip.config import TrainConfig, load_config
+from kgclip.experiments import world_scores as scores_of
+from kgclip.experiments.world_scores import Features, World
+from kgclip.nn.clip import build_tokenizer
+from kgclip.nn.model import KnowledgeCLIP
+from kgclip.training import build_corpus, build_model, fit
+
+# Steps of the matched runs per step of `knowledge`: measured ratios of CPU seconds a step, fixed
+# so that a run repeats exactly; `seconds` in the metrics shows how well they still match.
+MATCHED = {"clip_matched": 3.3, "verbalised_matched": 1.25}
+_ONLY_PAIRS = {"batches.num_triples": 0, "batches.graph": False, "model.graph_layers": 0}
+_ONLY_TEXT = {"batches.graph": False, "model.graph_layers": 0}
+RUNS: dict[str, dict[str, Any]] = {
+    "clip": {**_ONLY_PAIRS, "losses": {"contrastive": {}}},
+    "clip_matched": {**_ONLY_PAIRS, "losses": {"contrastive": {}}},
+    "verbalised": {**_ONLY_TEXT, "losses": {"contrastive": {}, "e2e": {}}},
+    "verbalised_matched": {**_ONLY_TEXT, "losses": {"contrastive": {}, "e2e": {}}},
+    "knowledge": {},
+}
+# Rows of the table, in its order, and the run whose model answers for them.
+ROWS = {
+    "clip": "clip",
+    "clip_matched": "clip_matched",
+    "verbalised": "verbalised",
+    "verbalised_matched": "verbalised_matched",
+    "propagation": "verbalised",
+    "symbolic": "clip",
+    "lexical": "clip",
+    "knowledge": "knowledge",
+    "knowledge_mean": "knowledge",
+    "knowledge_rewired": "knowledge",
+}
+_QUICK_STEPS = 6
+_NUM_GALLERIES, _GALLERY_LENGTH = 5, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training: a run and a seed.
+
+    Attributes:
+        run: A key of ``RUNS``.
+        seed: Of weights and batches.
+        steps: Steps of ``knowledge``.
+        output: Folder of the whole experiment.
+    """
+
+    run: str
+    seed: int
+    steps: int
+    output: Path
+
+    def config(self) -> TrainConfig:
+        """The run's settings."""
+        overrides = {
+            **RUNS[self.run],
+            "trainer.steps": round(self.steps * MATCHED.get(self.run, 1.0)),
+            "trainer.seed": self.seed,
+            "batches.seed": self.seed,
+        }
+        return _base_config(overrides)
+
+
+def _base_config(overrides: Mapping[str, object] | None = None) -> TrainConfig:
+    with resources.as_file(resources.files(__package__) / "world.toml") as file:
+        return load_config(file, overrides)
+
+
+def run_world(
+    output: Path, seeds: Sequence[int], split_seed: int, quick: bool = False
+) -> dict[str, Any]:
+    """Build the graph, train every run with every seed, and evaluate.
+
+    Args:
+        output: Folder of the graph, the runs and their checkpoints.
+        seeds: Of the trainings.
+        split_seed: What is held out.
+        quick: A few steps only: shows that all works, measures nothing.
+
+    Returns:
+        ``split_seed``, ``seeds``, ``steps``, ``wall_seconds``; ``seconds``: CPU seconds of
+        training by run and seed; ``values``: by row, key and seed, on the test part;
+        ``validation``: the same on the validation part; ``curves``: training log by run;
+        ``galleries``: top flags by fact and row.
+
+    Raises:
+        GraphError: If the recipe or a package is broken.
+        ModuleNotFoundError: If a package of the extra ``demo`` is missing.
+    """
+    began = time.monotonic()
+    output = Path(output)
+    console = Console(stderr=True)
+    console.print("building the graph")
+    build_graph("openmoji", overrides={"splits.seed": split_seed}, output=output / "graph")
+    steps = _QUICK_STEPS if quick else _base_config().trainer.steps
+    # The longest first, so that no core idles at the end.
+    order = ("clip_matched", "verbalised_matched", "knowledge", "verbalised", "clip")
+    jobs = [Job(run, seed, steps, output) for seed in seeds for run in order]
+    console.print("running the pictures through the frozen trunk")
+    _build_corpus(jobs[0])
+    answers = _run_jobs(jobs, console)
+    return {
+        "split_seed": split_seed,
+        "seeds": list(seeds),
+        "steps": steps,
+        "wall_seconds": round(time.monotonic() - began, 1),
+        "seconds": {run: [answers[run, seed]["seconds"] for seed in seeds] for run in RUNS},
+        "values": _collect(answers, seeds, "test"),
+        "validation": _collect(answers, seeds, "valid"),
+        "curves": {run: answers[run, seeds[0]]["curve"] for run in RUNS},
+        "galleries": _galleries(answers, seeds[0], output),
+    }
+
+
+def _build_corpus(job: Job) -> tuple[Corpus, KnowledgeCLIP, pl.DataFrame]:
+    graph = load_graph(job.output / "graph")
+    config = job.config()
+    model, preprocess = build_model(config)
+    corpus = build_corpus(graph, config, model, preprocess, job.output / "cache")
+    return corpus, model, graph.entities
+
+
+def _run_jobs(jobs: Sequence[Job], console: Console) -> dict[tuple[str, int], dict[str, Any]]:
+    """Train in one process a core; the answers by (run, seed)."""
+    context = multiprocessing.get_context("spawn")  # torch and fork do not go together
+    done = context.Array("i", len(jobs))
+    total = sum(job.config().trainer.steps for job in jobs)
+    workers = min(len(jobs), os.cpu_count() or 1)
+    with (
+        concurrent.futures.ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start_worker, initargs=(done,)
+        ) as pool,
+        Progress(
+            TextColumn("training {task.fields[runs]} runs"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} steps"),
+            TimeElapsedColumn(),
+            console=console,
+        ) as progress,
+    ):
+        bar = progress.add_task("", total=total, runs=len(jobs))
+        waiting = {pool.submit(_run_job, number, job) for number, job in enumerate(jobs)}
+        answers = {}
+        while waiting:
+            finished, waiting = concurrent.futures.wait(waiting, timeout=0.5)
+            progress.update(bar, completed=sum(done))
+            for future in finished:
+                answer = future.result()
+                answers[answer["run"], answer["seed"]] = answer
+    return answers
+
+
+_done: Any = None  # steps done by each job, shared with the parent for its progress bar
+
+
+def _start_worker(done: Any) -> None:
+    global _done
+    _done = done
+    torch.set_num_threads(1)
+
+
+def _run_job(number: int, job: Job) -> dict[str, Any]:
+    """Train and evaluate one model, in a worker process."""
+    corpus, model, entities = _build_corpus(job)
+    graph = load_graph(job.output / "graph")
+
+    def count(step: int, _: nn.Module) -> None:
+        _done[number] = step
+
+    output = job.output / "runs" / f"{job.run}-{job.seed}"
+    trainer = fit(job.config(), graph, corpus, model, output=output, on_step=count)
+    world = scores_of.build_world(corpus, entities["type"])
+    features = scores_of.encode_world(
+        model, corpus, world, build_tokenizer(job.config().model.name)
+    )
+    rows = _answer(job, model, corpus, world, features)
+    return {
+        "run": job.run,
+        "seed": job.seed,
+        "seconds": round(trainer.cpu_seconds, 2),
+        "curve": read_curve(output / "log.jsonl"),
+        **rows,
+    }
+
+
+def _answer(
+    job: Job, model: KnowledgeCLIP, corpus: Corpus, world: World, features: Features
+) -> dict[str, Any]:
+    """Every row that this model answers for: figures by part, and top flags by fact."""
+    link = scores_of.link_flags(features, world)
+    names = features.entities[world.countries]
+    rows: dict[str, dict[str, Tensor]] = {}  # row: {scoring: scores [C, F]}
+    if job.run == "knowledge":
+        nodes = {
+            "knowledge": scores_of.encode_graph(model, features),
+            "knowledge_mean": scores_of.neighbor_mean(features),
+            "knowledge_rewired": scores_of.encode_graph(model, features, rewire_seed=job.seed),
+        }
+        rows = {name: _linked(features, world, link, nodes[name]) for name in nodes}
+    elif job.run == "verbalised":
+        rows["propagation"] = _linked(features, world, link, scores_of.neighbor_mean(features))
+    elif job.run == "clip":
+        edges = features.edge_index, features.edge_type
+        for name, scores in (
+            ("symbolic", scores_of.known_scores(world, corpus, edges)),
+            ("lexical", scores_of.lexical_scores(world, corpus)),
+        ):
+            rows[name] = {"given": scores, "linked": link @ scores}
+    facts = _choose(world, corpus, features, scores_of.FACT_TEMPLATES)
+    text = {
+        "encoder": scores_of.score_facts(features, features.images[world.flags], facts),
+        "linked": scores_of.score_facts(features, link @ names, facts),
+        "given": scores_of.score_facts(features, names, facts),
+    }
+    # `knowledge` answers linked and given questions with its graph, the others with names.
+    rows[job.run] = text | rows.get(job.run, {})
+    figures = {
+        part: {
+            row: {
+                key: value
+                for scoring, scores in by_scoring.items()
+                for key, value in scores_of.evaluate_facts(
+                    world, corpus, scores, scoring, part
+                ).items()
+            }
+            for row, by_scoring in rows.items()
+        }
+        for part in scores_of.PARTS
+    }
+    label = _choose_class(world, corpus, features)
+    for part in scores_of.PARTS:
+        figures[part][job.run] |= scores_of.evaluate_pictures(world, corpus, features, part, label)
+    return {"figures": figures, "top": _top_flags(world, corpus, rows)}
+
+
+def _linked(features: Features, world: World, link: Tensor, nodes: Tensor) -> dict[str, Tensor]:
+    vectors = nodes[world.countries]
+    return {
+        "linked": scores_of.score_facts(features, link @ vectors),
+        "given": scores_of.score_facts(features, vectors),
+    }
+
+
+def _choose(world: World, corpus: Corpus, features: Features, templates: Sequence[str]) -> str:
+    """The wording of facts that suits this model best, by validation: no run is held back."""
+
+    def quality(template: str) -> float:
+        scores = scores_of.score_facts(features, features.images[world.flags], template)
+        figures = scores_of.evaluate_facts(world, corpus, scores, "encoder", "valid")
+        return sum(value for key, value in figures.items() if key.endswith("/mrr"))
+
+    return max(templates, key=quality)
+
+
+def _choose_class(world: World, corpus: Corpus, features: Features) -> str:
+    def quality(template: str) -> float:
+        figures = scores_of.evaluate_pictures(world, corpus, features, "valid", template)
+        return figures["unseen_pictures/subgroup/encoder/top1"]
+
+    return max(scores_of.CLASS_TEMPLATES, key=quality)
+
+
+def _top_flags(
+    world: World, corpus: Corpus, rows: Mapping[str, Mapping[str, Tensor]]
+) -> list[dict[str, Any]]:
+    """For a few facts of new entities, the first flags of each row: entity ids and whether true."""
+    test = torch.from_numpy(world.part == "test") & world.is_new
+    shown = []
+    for fact in _gallery_facts(world, corpus, test):
+        # Countries whose fact was trained on would only show memory.
+        rivals = torch.nonzero(test | ~world.true[:, fact]).squeeze(1)
+        ranked = {}
+        for row, by_scoring in rows.items():
+            order = by_scoring["linked"][rivals, fact].argsort(descending=True, stable=True)
+            top = rivals[order[:_GALLERY_LENGTH]].tolist()
+            ranked[row] = [(int(world.countries[c]), bool(world.true[c, fact])) for c in top]
+        relation, tail = corpus.facts[fact].tolist()
+        title = f"{corpus.relation_labels[relation]}: {corpus.labels[tail]}"
+        shown.append({"title": title, "rows": ranked})
+    return shown
+
+
+def _gallery_facts(world: World, corpus: Corpus, test: Tensor) -> Iterator[int]:
+    """Facts that most new test countries have, at most two a relation."""
+    count = world.true[test].sum(dim=0)
+    taken: dict[str, int] = {}
+    for fact in count.argsort(descending=True, stable=True).tolist():
+        relation = corpus.relation_labels[int(corpus.facts[fact, 0])]
+        if relation in scores_of.ASKED_NEW and taken.get(relation, 0) < 2 and count[fact]:
+            taken[relation] = taken.get(relation, 0) + 1
+            yield fact
+            if sum(taken.values()) == _NUM_GALLERIES:
+                return
+
+
+def _collect(
+    answers: Mapping[tuple[str, int], dict[str, Any]], seeds: Sequence[int], part: str
+) -> dict[str, dict[str, list[float]]]:
+    """Figures by row, key and seed."""
+    return {
+        row: {
+            key: [answers[run, seed]["figures"][part][row][key] for seed in seeds]
+            for key in answers[run, seeds[0]]["figures"][part][row]
+        }
+        for row, run in ROWS.items()
+    }
+
+
+def _galleries(
+    answers: Mapping[tuple[str, int], dict[str, Any]], seed: int, output: Path
+) -> list[dict[str, Any]]:
+    """By fact: its wording, and by row the pictures, names and truth of its first flags."""
+    graph = load_graph(output / "graph")
+    labels = graph.labels()
+    picture = {entity: row for row, entity in enumerate(graph.images["entity"])}
+    by_run = {run: answers[run, seed]["top"] for run in RUNS}
+    return [
+        {
+            "title": fact["title"],
+            "rows": {
+                row: [
+                    {
+                        "path": str(graph.image_path(picture[entity])),
+                        "label": labels[entity],
+                        "correct": correct,
+                    }
+                    for entity, correct in by_run[run][number]["rows"][row]
+                ]
+                for row, run in ROWS.items()
+            },
+        }
+        for number, fact in enumerate(by_run["clip"])
+    ]
+
+
+def read_curve(log: Path) -> list[dict[str, float]]:
+    """Training log as written by the trainer, one mapping a logged step."""
+    with log.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]

@@ -1,0 +1,1 @@
+"""Models and losses: open_clip towers, relation-aware convolutions, Knowledge-CLIP."""

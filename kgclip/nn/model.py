@@ -1,0 +1,201 @@
+"""Knowledge-CLIP: an open_clip model with a graph encoder beside it.
+
+Pictures, texts, triples and a piece of the graph come in, a
+:class:`~kgclip.nn.output.KnowledgeOutput` goes out. What one would not guess: a triple without
+its head is encoded by the *text tower* reading "relation tail" as one text, because fusing
+pooled features of relation and tail learns far less in the same steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kgclip.nn.clip import image_head
+from kgclip.nn.output import KnowledgeOutput
+from kgclip.nn.relation_gate import RelationGateConv
+from kgclip.nn.tokens import encode_text_trimmed
+
+
+@dataclasses.dataclass
+class TripleInputs:
+    """T triples: E uses of entities, each as its text or its picture, and T verbalised facts.
+
+    Attributes:
+        text: Tokens of each entity's text. Long [E, L].
+        fact_text: Tokens of "relation tail". Long [T, L].
+        image: Trunk features or pictures of the entities that ``image_mask`` names, in its
+            order. Float [I, W] or [I, 3, H, W].
+        image_mask: True where the entity is read as its picture; I are. Bool [E].
+    """
+
+    text: Tensor
+    fact_text: Tensor
+    image: Tensor
+    image_mask: Tensor
+
+
+@dataclasses.dataclass
+class GraphInputs:
+    """The graph around the triples' entities, without what would give the answer away.
+
+    Attributes:
+        x: Text features of the entities, unit vectors. Float [N, D].
+        edge_index: Messages go from row 0 to row 1. Long [2, M].
+        edge_type: Relation of each edge, inverse relations included. Long [M].
+        relation_features: Text features of the relations. Float [R, D].
+        rows: Node of each of the E entity uses. Long [E].
+    """
+
+    x: Tensor
+    edge_index: Tensor
+    edge_type: Tensor
+    relation_features: Tensor
+    rows: Tensor
+
+
+class GraphEncoder(nn.Module):
+    """What the graph around an entity says about it, without the entity itself.
+
+    A stack of :class:`~kgclip.nn.relation_gate.RelationGateConv`: the first hop counts fully,
+    each further hop by a gate that starts at zero, so that the untrained encoder is the mean
+    of the neighbours.
+
+    Args:
+        channels: Width D of the entities' and the relations' features.
+        num_layers: Number of hops, at least 1.
+    """
+
+    def __init__(self, channels: int, num_layers: int = 2) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers is {num_layers}; expected 1 or more hops")
+        self.convs = nn.ModuleList(RelationGateConv(channels, channels) for _ in range(num_layers))
+        self.hop_gates = nn.Parameter(torch.zeros(num_layers - 1))
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, edge_type: Tensor, relation_features: Tensor
+    ) -> Tensor:
+        """Encode every entity of the graph.
+
+        Args:
+            x: Features of the entities. Float [N, D].
+            edge_index: Messages go from row 0 to row 1. Long [2, M].
+            edge_type: Relation of each edge. Long [M], each in [0, R).
+            relation_features: Text features of the relations. Float [R, D].
+
+        Returns:
+            Unit vectors, zeros for an entity without neighbours. Float [N, D].
+        """
+        # Unit vectors have entries of 1/sqrt(D); gates learn at the usual rates on entries of 1.
+        relations = relation_features * relation_features.shape[-1] ** 0.5
+        hop = self.convs[0](x, edge_index, edge_type, relations)
+        out = hop
+        for conv, gate in zip(self.convs[1:], self.hop_gates, strict=True):
+            hop = conv(hop, edge_index, edge_type, relations)
+            out = out + torch.tanh(gate) * hop
+        return F.normalize(out, dim=-1)
+
+
+class KnowledgeCLIP(nn.Module):
+    """An open_clip model that also encodes entities with the graph around them.
+
+    ``encode_image``, ``encode_text`` and ``logit_scale`` are open_clip's, untouched.
+
+    Args:
+        clip: Any open_clip model.
+        graph_encoder: Encodes entities by their neighbours; ``None`` = no graph part.
+        triple_encoder: Fuses unpooled tokens of head, relation and tail; ``None`` = the text
+            tower reads triples.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        graph_encoder: nn.Module | None = None,
+        triple_encoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.graph_encoder = graph_encoder
+        self.triple_encoder = triple_encoder
+        self.entity_gate = nn.Parameter(torch.zeros(())) if graph_encoder is not None else None
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """open_clip's logarithm of the inverse temperature. Float scalar."""
+        scale: Tensor = self.clip.logit_scale
+        return scale
+
+    def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor:
+        """open_clip's ``encode_image``: float [B, 3, H, W] to float [B, D]."""
+        features: Tensor = self.clip.encode_image(image, normalize=normalize)  # type: ignore[operator]  # open_clip is untyped
+        return features
+
+    def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
+        """open_clip's ``encode_text``: long [B, L] to float [B, D]."""
+        features: Tensor = self.clip.encode_text(text, normalize=normalize)  # type: ignore[operator]  # open_clip is untyped
+        return features
+
+    def forward(
+        self,
+        image: Tensor | None = None,
+        text: Tensor | None = None,
+        triples: TripleInputs | None = None,
+        graph: GraphInputs | None = None,
+    ) -> KnowledgeOutput:
+        """Encode whatever is given; texts go through the text tower in one pass.
+
+        Args:
+            image: Pictures of the image-text pairs, float [B, 3, H, W], or their cached trunk
+                features, float [B, W].
+            text: Tokens of their captions. Long [B, L].
+            triples: T triples with E entity uses.
+            graph: The graph around the triples' entities; needs ``graph_encoder``.
+
+        Returns:
+            The fields that the input allows; the others are ``None``.
+
+        Raises:
+            ValueError: If ``graph`` is given and the model has no graph encoder.
+        """
+        output = KnowledgeOutput(logit_scale=self.logit_scale.exp())
+        if image is not None:
+            output.image_features = F.normalize(self.project_image(image), dim=-1)
+        texts = [] if text is None else [text]
+        if triples is not None:
+            texts += [triples.text[~triples.image_mask], triples.fact_text]
+        encoded = self._encode_texts(texts)
+        if text is not None:
+            output.text_features = encoded.pop(0)
+        if triples is not None:
+            output.entity_features = self._entity_features(triples, encoded.pop(0))
+            output.head_query = encoded.pop(0)
+        if graph is not None:
+            if self.graph_encoder is None:
+                raise ValueError("graph is given but the model has no graph_encoder; pass one")
+            output.graph_features = self.graph_encoder(
+                graph.x, graph.edge_index, graph.edge_type, graph.relation_features
+            )[graph.rows]
+        return output
+
+    def project_image(self, image: Tensor) -> Tensor:
+        """Pictures, or cached trunk features [B, W], to joint features, not normalised."""
+        return image_head(self.clip, image) if image.ndim == 2 else self.encode_image(image)
+
+    def _encode_texts(self, texts: list[Tensor]) -> list[Tensor]:
+        if not texts:
+            return []
+        features = encode_text_trimmed(self.clip, torch.cat(texts), normalize=True)
+        return list(features.split([len(tokens) for tokens in texts]))
+
+    def _entity_features(self, triples: TripleInputs, from_text: Tensor) -> Tensor:
+        features = from_text.new_zeros(len(triples.text), from_text.shape[-1])
+        features = features.index_put((~triples.image_mask,), from_text)
+        if triples.image_mask.any():
+            from_image = F.normalize(self.project_image(triples.image), dim=-1)
+            features = features.index_put((triples.image_mask,), from_image.to(features.dtype))
+        return features

@@ -1,0 +1,90 @@
+"""Foreign files to graphs: one module a format, named in ``SOURCES``.
+
+A source's reader is imported when it is asked for, so that reading a table loads no rasteriser.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kgclip.graph import KnowledgeGraph
+from kgclip.tables import GraphError, Tables
+
+SOURCES = {
+    "rdf": "kgclip.sources.rdf:read_rdf",
+    "delimited": "kgclip.sources.delimited:read_delimited",
+    "openmoji": "kgclip.sources.openmoji:read_openmoji",
+}
+SUFFIXES = {
+    **dict.fromkeys((".nt", ".nq", ".ttl", ".trig", ".rdf", ".xml", ".owl", ".jsonld"), "rdf"),
+    **dict.fromkeys((".tsv", ".csv", ".txt"), "delimited"),
+}
+COMPRESSIONS = (".gz", ".bz2", ".xz")
+
+
+def read_graph(path: str | Path, format: str | None = None, **options: Any) -> KnowledgeGraph:
+    """Read a file or folder of any format in ``SOURCES``.
+
+    Args:
+        path: File, plain or compressed (.gz, .bz2, .xz), or folder.
+        format: A key of ``SOURCES``; ``None`` = by the file's suffix.
+        **options: Keyword arguments of the format's reader.
+
+    Returns:
+        The graph; picture paths start from the file's folder.
+
+    Raises:
+        GraphError: If the file is missing or malformed, or the format or an option is unknown;
+            says file and line, or the nearest known name.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise GraphError(f"{file}: no such file or folder")
+    name = format or guess_format(file)
+    tables = find_reader(name, options)(file, **options)
+    return KnowledgeGraph(tables, file if file.is_dir() else file.parent)
+
+
+def guess_format(file: Path) -> str:
+    """The format of a file by its suffix; a folder is taken for delimited tables.
+
+    Raises:
+        GraphError: If the suffix is unknown.
+    """
+    if file.is_dir():
+        return "delimited"
+    suffixes = [suffix for suffix in file.suffixes if suffix not in COMPRESSIONS]
+    found = SUFFIXES.get(suffixes[-1].lower() if suffixes else "")
+    if found is None:
+        raise GraphError(
+            f"{file}: unknown suffix; expected one of {', '.join(SUFFIXES)}, or give format="
+        )
+    return found
+
+
+def find_reader(name: str, options: Any = ()) -> Callable[..., Tables]:
+    """The reader of a format, its options checked.
+
+    Raises:
+        GraphError: If the format or an option is unknown; names the nearest.
+    """
+    if name not in SOURCES:
+        raise GraphError(f"unknown format {name!r}; {_nearest(name, SOURCES)}")
+    module, _, function = SOURCES[name].partition(":")
+    reader: Callable[..., Tables] = getattr(importlib.import_module(module), function)
+    known = [key for key in inspect.signature(reader).parameters][1:]
+    for option in options:
+        if option not in known:
+            raise GraphError(f"format {name!r} has no option {option!r}; {_nearest(option, known)}")
+    return reader
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(known) or 'none'}"

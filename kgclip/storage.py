@@ -1,0 +1,138 @@
+"""Tables on disk: a folder of Parquet files with a manifest that checks them.
+
+The same tables give the same bytes. A folder is written beside its place and renamed, so that
+a kill leaves the old graph or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kgclip.tables import SCHEMAS, GraphError, Origin, Tables, check_tables
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+def save_tables(tables: Tables, path: str | Path, *, pictures: Path | None = None) -> Path:
+    """Write tables into a folder.
+
+    Args:
+        tables: What to write.
+        path: The graph's folder; a graph that is there is replaced, anything else is refused.
+        pictures: Folder of rendered pictures that moves into the graph as ``images/``.
+
+    Returns:
+        The graph's folder.
+
+    Raises:
+        GraphError: If ``path`` is there and is no graph.
+    """
+    folder = Path(path)
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(tables, partial)
+        if pictures is not None:
+            shutil.move(str(pictures), partial / "images")
+        elif (folder / "images").is_dir():
+            shutil.copytree(folder / "images", partial / "images")
+        os.chmod(partial, 0o755)  # mkdtemp's 0700 would hide the graph from others
+        _swap(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists() or (folder / MANIFEST).is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise GraphError(f"{folder}: exists and is no graph; choose another folder or delete it")
+
+
+def _write(tables: Tables, folder: Path) -> None:
+    digests = {}
+    for name, frame in tables.frames().items():
+        file = folder / f"{name}.parquet"
+        frame.write_parquet(file, compression="zstd", statistics=False)
+        digests[file.name] = _digest(file)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "counts": {name: len(frame) for name, frame in tables.frames().items()},
+        "sha256": digests,
+        "origins": [{"name": origin.name, "sha256": origin.sha256} for origin in tables.origins],
+    }
+    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.replace(partial, folder)
+        return
+    old = partial.with_name(f"{partial.name}.old")
+    os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load_tables(path: str | Path) -> Tables:
+    """Read a folder that :func:`save_tables` wrote, and check it.
+
+    Args:
+        path: The graph's folder.
+
+    Returns:
+        The tables.
+
+    Raises:
+        GraphError: If the folder is no graph, of a newer schema, incomplete or changed.
+    """
+    folder = Path(path)
+    manifest = _read_manifest(folder)
+    frames = {}
+    for name in SCHEMAS:
+        file = folder / f"{name}.parquet"
+        if not file.is_file():
+            raise GraphError(f"{file}: missing; build the graph again")
+        if _digest(file) != manifest["sha256"].get(file.name):
+            raise GraphError(f"{file}: its bytes are not those of {MANIFEST}; build it again")
+        frames[name] = pl.read_parquet(file)
+    origins = tuple(Origin(**origin) for origin in manifest["origins"])
+    tables = Tables(**frames, origins=origins)
+    check_tables(tables)
+    return tables
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    if not folder.is_dir():
+        raise GraphError(f"{folder}: no such folder; give one that `kgclip build -o` wrote")
+    if not file.is_file():
+        raise GraphError(f"{folder}: no graph, {MANIFEST} is missing; build it with `kgclip build`")
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = manifest["schema_version"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise GraphError(f"{file}: damaged ({error}); build the graph again") from error
+    if version != SCHEMA_VERSION:
+        raise GraphError(
+            f"{file}: schema version {version}, this kgclip reads {SCHEMA_VERSION}; "
+            "install the version that wrote it, or build the graph again"
+        )
+    return manifest

@@ -1,0 +1,259 @@
+"""From a config to a trained model: graph, towers, batches, losses, trainer.
+
+The one place that turns a :class:`~kgclip.config.TrainConfig` into objects; ``kgclip train``
+and the experiments both come through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from kgclip.evaluation.link_prediction import evaluate_link_prediction
+from kgclip.evaluation.retrieval import evaluate_retrieval
+from kgclip.graph import KnowledgeGraph, load_graph
+from kgclip.recipe import build_graph
+from torch import Tensor, nn
+
+from kgclip.batches import Corpus, KnowledgeBatches
+from kgclip.checkpoint import load_checkpoint, read_checkpoint
+from kgclip.config import TrainConfig, check_config, load_config
+from kgclip.nn.clip import build_tokenizer, create_model_and_transforms, lock_image_trunk
+from kgclip.nn.features import cache_image_features
+from kgclip.nn.losses import LOSSES
+from kgclip.nn.model import GraphEncoder, KnowledgeCLIP
+from kgclip.trainer import LossTerm, Trainer
+
+
+def build_model(config: TrainConfig) -> tuple[KnowledgeCLIP, Callable[[Any], Tensor]]:
+    """Build the model of a config, its image trunk frozen.
+
+    Args:
+        config: ``trainer.seed`` decides the random weights.
+
+    Returns:
+        The model, and the transform from a PIL picture to a tensor.
+    """
+    settings = config.model
+    torch.manual_seed(config.trainer.seed)
+    clip, _, preprocess = create_model_and_transforms(
+        settings.name, settings.pretrained, pretrained_image=settings.pretrained_image
+    )
+    lock_image_trunk(clip)
+    width = joint_width(clip)
+    encoder = GraphEncoder(width, settings.graph_layers) if settings.graph_layers else None
+    return KnowledgeCLIP(clip, encoder), preprocess
+
+
+def joint_width(clip: nn.Module) -> int:
+    """Width D of the joint space of an open_clip model, read off its text tower."""
+    with torch.no_grad():
+        tokens = torch.zeros(1, int(clip.context_length), dtype=torch.long)  # type: ignore[arg-type]  # open_clip is untyped
+        features: Tensor = clip.encode_text(tokens)  # type: ignore[operator]  # open_clip is untyped
+    return features.shape[-1]
+
+
+def build_corpus(
+    graph: KnowledgeGraph, config: TrainConfig, model: KnowledgeCLIP, preprocess: Any, cache: Path
+) -> Corpus:
+    """Tokenise a graph and run its pictures through the frozen trunk once.
+
+    Args:
+        graph: With pictures.
+        config: Names the model, and so the tokenizer.
+        model: Its image trunk is used.
+        preprocess: From a PIL picture to a tensor.
+        cache: Folder that keeps the trunk features between runs.
+    """
+    paths = [graph.image_path(row) for row in range(len(graph.images))]
+    features = cache_image_features(model.clip, preprocess, paths, folder=cache)
+    return Corpus(graph, build_tokenizer(config.model.name), features)
+
+
+def fit(
+    config: TrainConfig,
+    graph: KnowledgeGraph,
+    corpus: Corpus,
+    model: KnowledgeCLIP,
+    *,
+    output: Path,
+    resume: str | None = None,
+    on_step: Callable[[int, nn.Module], None] | None = None,
+) -> Trainer:
+    """Train a model on a corpus.
+
+    Args:
+        config: What to train, and how.
+        graph: The graph of the corpus; names the entities' types.
+        corpus: Material.
+        model: Trained in place.
+        output: Folder for the checkpoint and the log.
+        resume: ``"auto"`` = go on from the newest checkpoint in ``output``, if there is one.
+        on_step: Called after each step with the number of steps done and the model.
+
+    Returns:
+        The trainer, after its last step.
+    """
+    types = graph.entities["type"].to_list()
+    batches = KnowledgeBatches(corpus, types, config.batches, model.clip)
+    terms = {
+        name: LossTerm(LOSSES[name](**settings.options), settings.weight, settings.ramp)
+        for name, settings in config.losses.items()
+    }
+    trainer = Trainer(
+        model,
+        terms,
+        batches,
+        options=config.trainer,
+        output=output,
+        on_step=on_step,
+        config=config.model_dump(mode="json"),
+    )
+    trainer.fit(resume=resume)
+    return trainer
+
+
+class FactScorer:
+    """Scores (head, relation, tail) by the cosine of head and "relation tail".
+
+    With a graph encoder, an entity with neighbours is what the graph of training and inference
+    triples says about it; else it is its text.
+
+    Args:
+        model: In evaluation mode.
+        corpus: The graph as tensors.
+        tokenizer: From texts to token ids.
+    """
+
+    def __init__(
+        self, model: KnowledgeCLIP, corpus: Corpus, tokenizer: Callable[[list[str]], Tensor]
+    ) -> None:
+        self.model, self.corpus, self.tokenizer = model, corpus, tokenizer
+        self.entities = corpus.text_features(model.clip, corpus.text)
+        if model.graph_encoder is not None:
+            edge_index, edge_type = corpus.edges(["train", "inference"])
+            relations = corpus.text_features(model.clip, corpus.relation_text)
+            seen = model.graph_encoder(self.entities, edge_index, edge_type, relations)
+            has_neighbors = seen.any(dim=1, keepdim=True)
+            self.entities = torch.where(has_neighbors, seen, self.entities)
+        self._facts: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, anchor_ids: Tensor, relation_ids: Tensor, side: str) -> Tensor:
+        """Score every entity as the missing side.
+
+        Args:
+            anchor_ids: Heads where ``side`` is ``"tail"``, else tails. Long [Q].
+            relation_ids: Long [Q].
+            side: ``"tail"`` or ``"head"``: what is asked.
+
+        Returns:
+            Cosines. Float [Q, N].
+        """
+        scores = self.entities.new_empty(len(anchor_ids), len(self.entities))
+        for relation in torch.unique(relation_ids).tolist():
+            rows = torch.nonzero(relation_ids == relation).squeeze(1)
+            facts, anchors = self._fact_features(relation), anchor_ids[rows]
+            if side == "tail":
+                scores[rows] = self.entities[anchors] @ facts.T
+            else:
+                scores[rows] = facts[anchors] @ self.entities.T
+        return scores
+
+    def _fact_features(self, relation: int) -> Tensor:
+        """The fact "relation e" for every entity e. Float [N, D]."""
+        if relation not in self._facts:
+            label = self.corpus.relation_labels[relation]
+            tokens = self.tokenizer([f"{label} {tail}" for tail in self.corpus.labels])
+            self._facts[relation] = self.corpus.text_features(self.model.clip, tokens)
+        return self._facts[relation]
+
+
+def train(
+    path: str | Path, overrides: Mapping[str, object] | None = None, resume: str = "never"
+) -> Path:
+    """Train as a config file says; what ``kgclip train`` runs.
+
+    Args:
+        path: TOML file.
+        overrides: Values by dotted key.
+        resume: ``"auto"`` or ``"never"``.
+
+    Returns:
+        Folder of the run: ``last/`` with weights and config, ``log.jsonl``.
+
+    Raises:
+        GraphError: If the config, the graph or a picture cannot be used.
+    """
+    config = load_config(path, overrides)
+    graph = open_graph(config.graph)
+    model, preprocess = build_model(config)
+    output = Path(config.output)
+    corpus = build_corpus(graph, config, model, preprocess, output / "cache")
+    fit(config, graph, corpus, model, output=output, resume="auto" if resume == "auto" else None)
+    return output
+
+
+def open_graph(name: str) -> KnowledgeGraph:
+    """Load a saved graph's folder, or build the recipe of that name."""
+    return load_graph(name) if Path(name).is_dir() else build_graph(name)
+
+
+def evaluate(run: str | Path) -> dict[str, float]:
+    """Evaluate a trained run on what its graph holds out; what ``kgclip evaluate`` runs.
+
+    Pictures whose split is ``"test"`` are retrieved by their names and back; triples whose split
+    is ``"test"`` are ranked among all entities, filtered by every known triple. Where the graph
+    has no such split, all pictures and triples are taken, and the figures are training figures.
+
+    Args:
+        run: Folder that :func:`train` wrote.
+
+    Returns:
+        ``retrieval/…`` and ``link_prediction/…`` figures, and ``held_out`` (1.0 or 0.0).
+
+    Raises:
+        GraphError: If the folder holds no run, or the run does not fit its graph.
+    """
+    config = check_config(read_checkpoint(run).config, str(run))
+    graph = open_graph(config.graph)
+    model, preprocess = build_model(config)
+    load_checkpoint(run, model)
+    model.eval()
+    corpus = build_corpus(graph, config, model, preprocess, Path(run) / "cache")
+    return {
+        "held_out": float("test" in corpus.triple_split or "test" in corpus.image_split),
+        **_evaluate_pictures(model, corpus),
+        **_evaluate_triples(model, corpus, build_tokenizer(config.model.name)),
+    }
+
+
+@torch.no_grad()
+def _evaluate_pictures(model: KnowledgeCLIP, corpus: Corpus) -> dict[str, float]:
+    held_out = corpus.image_split == "test"
+    rows = torch.from_numpy(np.flatnonzero(held_out if held_out.any() else held_out | True))
+    if not len(rows):
+        return {}
+    images = F.normalize(model.project_image(corpus.image_features[rows]), dim=-1)
+    texts = corpus.text_features(model.clip, corpus.text[corpus.image_entity[rows]])
+    figures = evaluate_retrieval(images, texts)
+    return {f"retrieval/{key}": value for key, value in figures.items()}
+
+
+@torch.no_grad()
+def _evaluate_triples(
+    model: KnowledgeCLIP, corpus: Corpus, tokenizer: Callable[[list[str]], Tensor]
+) -> dict[str, float]:
+    held_out = torch.from_numpy(corpus.triple_split == "test")
+    test = corpus.triples[held_out] if held_out.any() else corpus.triples
+    if not len(test):
+        return {}
+    score = FactScorer(model, corpus, tokenizer)
+    figures = evaluate_link_prediction(
+        score, test, corpus.triples, corpus.num_entities, relation_names=corpus.relation_labels
+    )
+    return {f"link_prediction/{key}": value for key, value in figures.items()}

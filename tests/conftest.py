@@ -1,0 +1,143 @@
+"""What all tests share: the real data, the GPU, one thread, and the count of skipped tests.
+
+``tests/skipped.txt`` states how many tests need the data folder and how many a GPU. With
+``--check-skips`` a run of the whole suite fails if another number needs them, if a test is
+skipped though what it needs is there, or for any other reason.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before torch and numpy are imported: several threads only disturb each other in small tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SKIPPED = Path(__file__).parent / "skipped.txt"
+DATA = Path(os.environ.get("KGCLIP_DATA", ROOT.parent / "shared" / "data"))
+REASONS = ("cuda", "data")
+
+needed_key = pytest.StashKey[Counter[str]]()
+skipped_key = pytest.StashKey[Counter[str]]()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets; ``KGCLIP_DATA`` names another one."""
+    if not DATA.is_dir():
+        if os.environ.get("KGCLIP_REQUIRE_DATA") == "1":
+            pytest.fail(f"KGCLIP_REQUIRE_DATA=1, but {DATA} is no folder; set KGCLIP_DATA")
+        pytest.skip(f"data: {DATA} is no folder; set KGCLIP_DATA")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def openmoji_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where :func:`openmoji_tables` puts its pictures, 32 pixels wide, in ``images/``."""
+    return tmp_path_factory.mktemp("openmoji")
+
+
+@pytest.fixture(scope="session")
+def openmoji_tables(openmoji_folder: Path):
+    """The OpenMoji world, read once for all tests."""
+    from kgclip.sources.openmoji import read_openmoji
+
+    return read_openmoji(openmoji_folder / "images", size=32)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--check-skips", action="store_true", help="compare skipped tests with tests/skipped.txt"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[needed_key] = Counter()
+    config.stash[skipped_key] = Counter()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    needed = config.stash[needed_key]
+    for item in items:
+        needed["data"] += "shared_data" in getattr(item, "fixturenames", ())
+        if item.get_closest_marker("cuda"):
+            needed["cuda"] += 1
+            if not _has_cuda():
+                item.add_marker(pytest.mark.skip(reason="cuda"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _, _, reason = report.longrepr
+        kind = reason.removeprefix("Skipped: ").partition(":")[0]
+        item.config.stash[skipped_key][kind] += 1
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--check-skips") and _skip_problems(session.config):
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if not config.getoption("--check-skips"):
+        return
+    needed, skipped = config.stash[needed_key], config.stash[skipped_key]
+    for reason in REASONS:
+        terminalreporter.write_line(
+            f"{reason}: {needed[reason]} tests need it ({SKIPPED.name} states "
+            f"{stated_counts(SKIPPED.read_text())[reason]}), {skipped[reason]} skipped"
+        )
+    terminalreporter.write_line(f"skipped in all: {skipped.total()}")
+    for problem in _skip_problems(config):
+        terminalreporter.write_line(f"error: {problem}", red=True)
+
+
+def _skip_problems(config: pytest.Config) -> list[str]:
+    present = {"data": DATA.is_dir(), "cuda": _has_cuda()}
+    return skip_problems(
+        stated_counts(SKIPPED.read_text()),
+        config.stash[needed_key],
+        config.stash[skipped_key],
+        present,
+    )
+
+
+def stated_counts(text: str) -> Counter[str]:
+    """Read ``reason number`` lines; ``#`` starts a comment."""
+    lines = [line.partition("#")[0].split() for line in text.splitlines()]
+    return Counter({reason: int(number) for reason, number in filter(None, lines)})
+
+
+def skip_problems(
+    stated: Counter[str], needed: Counter[str], skipped: Counter[str], present: dict[str, bool]
+) -> list[str]:
+    """Say what differs between the stated, the needed and the skipped numbers of tests."""
+    problems = []
+    for reason, is_present in present.items():
+        if needed[reason] != stated[reason]:
+            problems.append(
+                f"{needed[reason]} tests need {reason}, {SKIPPED.name} states {stated[reason]}; "
+                "mend the line if that is meant"
+            )
+        expected = 0 if is_present else needed[reason]
+        if skipped[reason] != expected:
+            problems.append(f"{skipped[reason]} tests skipped for {reason}, expected {expected}")
+    for reason in sorted(skipped.keys() - present.keys()):
+        problems.append(f"{skipped[reason]} skipped for {reason!r}; only {REASONS} may skip a test")
+    return problems
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+import torch
+from open_clip.model import CLIP
+from PIL import Image
+from torchvision import transforms
+
+from kgclip.nn.clip import image_trunk_features
+from kgclip.nn.features import cache_image_features
+from kgclip.tables import GraphError
+
+TEXT = {"context_length": 12, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
+VISION = {"timm_model_name": "test_efficientnet", "timm_proj": "mlp", "image_size": 32}
+PREPROCESS = transforms.Compose([transforms.Resize((32, 32)), transforms.ToTensor()])
+
+
+class Counted:
+    """A model and how many pictures its trunk has seen."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = CLIP(8, dict(VISION), dict(TEXT))
+        self.batches = []
+        self.model.visual.trunk.register_forward_pre_hook(
+            lambda _, images: self.batches.append(len(images[0]))
+        )
+
+
+@pytest.fixture
+def counted():
+    return Counted()
+
+
+@pytest.fixture
+def paths(tmp_path):
+    generator = np.random.default_rng(0)
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    for file in files:
+        Image.fromarray(generator.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(file)
+    return files
+
+
+def test_rows_equal_encoding_one_by_one(counted, paths):
+    order = [paths[i] for i in (3, 0, 3, 1, 4, 2, 0)]
+    features = cache_image_features(counted.model, PREPROCESS, order, batch_size=2)
+    assert counted.batches == [2, 2, 1]
+    assert features.dtype == torch.float32
+    assert not features.requires_grad
+    counted.model.eval()
+    for path, row in zip(order, features, strict=True):
+        with Image.open(path) as picture, torch.no_grad():
+            wanted = image_trunk_features(counted.model, PREPROCESS(picture).unsqueeze(0))
+        torch.testing.assert_close(row, wanted[0])
+
+
+def test_the_model_keeps_its_modes_and_statistics(counted, paths):
+    counted.model.train()
+    counted.model.visual.trunk.blocks.eval()
+    modes = [part.training for part in counted.model.modules()]
+    state = {name: tensor.clone() for name, tensor in counted.model.state_dict().items()}
+    cache_image_features(counted.model, PREPROCESS, paths)
+    assert modes == [part.training for part in counted.model.modules()]
+    assert all(torch.equal(state[n], tensor) for n, tensor in counted.model.state_dict().items())
+
+
+def test_the_second_call_reads_the_file_in_any_order(counted, paths, tmp_path):
+    first = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")
+    counted.batches.clear()
+    with torch.no_grad():  # the head may train; the trunk's features are the same
+        counted.model.visual.head.mlp.fc1.weight.add_(1)
+    again = cache_image_features(
+        counted.model, PREPROCESS, paths[::-1] + paths[:1], folder=tmp_path / "cache"
+    )
+    assert counted.batches == []
+    assert torch.equal(again, torch.cat([first.flip(0), first[:1]]))
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+def _change_weight(model, paths):
+    with torch.no_grad():
+        model.visual.trunk.conv_stem.weight[0, 0, 0, 0] += 1
+    return PREPROCESS
+
+
+def _change_statistics(model, paths):
+    model.visual.trunk.bn1.running_mean[0] += 1
+    return PREPROCESS
+
+
+def _change_picture(model, paths):
+    Image.new("RGB", (20, 24)).save(paths[0])
+    return PREPROCESS
+
+
+def _change_preprocessing(model, paths):
+    return transforms.Compose([transforms.Resize((40, 40)), transforms.ToTensor()])
+
+
+@pytest.mark.parametrize(
+    "change", [_change_weight, _change_statistics, _change_picture, _change_preprocessing]
+)
+def test_what_determines_the_features_names_the_file(counted, paths, tmp_path, change):
+    before = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")
+    preprocess = change(counted.model, paths)
+    after = cache_image_features(counted.model, preprocess, paths, folder=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert not torch.equal(before, after)
+
+
+def test_an_address_in_the_transforms_name_does_not_matter(counted, paths, tmp_path):
+    for _ in range(2):
+        preprocess = transforms.Compose(
+            [transforms.Lambda(lambda p: p.resize((32, 32))), *PREPROCESS.transforms]
+        )
+        cache_image_features(counted.model, preprocess, paths, folder=tmp_path / "cache")
+    assert counted.batches == [5]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"nonsense" * 9])
+def test_a_damaged_file_is_computed_again(counted, paths, tmp_path, damage):
+    first = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    content = file.read_bytes()
+    file.write_bytes(damage)
+    again = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")
+    assert torch.equal(first, again)
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a picture", "half"])
+def test_an_unreadable_picture_is_named_and_leaves_nothing(counted, paths, tmp_path, content):
+    if content is None:
+        paths[2].unlink()
+    else:
+        paths[2].write_bytes(paths[2].read_bytes()[:400] if content == "half" else content)
+    with pytest.raises(GraphError, match=r"2\.png: .*(decode|read)"):
+        cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_no_pictures_still_have_a_width(counted):
+    features = cache_image_features(counted.model, PREPROCESS, [])
+    assert features.shape == (0, counted.model.visual.trunk.num_features)
+
+
+def test_a_tower_without_a_trunk_is_cached_whole(paths):
+    vision = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
+    model = CLIP(8, vision, dict(TEXT))
+    features = cache_image_features(model, PREPROCESS, paths)
+    assert features.shape == (5, 8)
+
+
+def test_a_tower_in_half_precision_gives_float32(counted, paths):
+    features = cache_image_features(counted.model.to(torch.bfloat16), PREPROCESS, paths)
+    assert features.dtype == torch.float32
+
+
+def test_the_batch_size_is_checked(counted, paths):
+    with pytest.raises(ValueError, match="batch_size"):
+        cache_image_features(counted.model, PREPROCESS, paths, batch_size=0)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_long_run_shows_a_bar_on_stderr_only(counted, paths, monkeypatch, capsys, progress):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    monkeypatch.setattr("kgclip.nn.features._QUIET_SECONDS", 0)
+    cache_image_features(counted.model, PREPROCESS, paths, batch_size=1, progress=progress)
+    printed = capsys.readouterr()
+    assert ("encoding pictures" in printed.err) == progress
+    assert not printed.out

