@@ -132,7 +132,8 @@ def evaluate_link_prediction(
         ties: See :func:`~kgclip.evaluation.ranking.rank_candidates`.
         tolerance: Scores that differ by no more than this are tied.
         batch_size: Queries at once; it takes about 16 · N · ``batch_size`` bytes.
-        relation_names: For the keys of single relations; the default is their ids.
+        relation_names: For the keys of single relations, which count together where they share a
+            name; the default is their ids.
 
     Returns:
         The figures of :func:`~kgclip.evaluation.ranking.rank_metrics` under ``tail/``,
@@ -199,11 +200,14 @@ def _rank_side(
 def _relation_metrics(
     relations: Tensor, ranks: Tensor, candidates: Tensor, names: Sequence[str] | None
 ) -> dict[str, float]:
+    ids_by_name: dict[str, list[int]] = {}  # labels need not be unique
+    for relation in torch.unique(relations).tolist():
+        name = str(relation) if names is None else names[relation]
+        ids_by_name.setdefault(name, []).append(relation)
     both = relations.repeat(len(SIDES))
     results = {}
-    for relation in torch.unique(relations).tolist():
-        here = both == relation
-        name = str(relation) if names is None else names[relation]
+    for name, ids in ids_by_name.items():
+        here = torch.isin(both, torch.tensor(ids))
         results[f"relation/{name}/mrr"] = rank_metrics(ranks[here], candidates[here])["mrr"]
     return results
 

@@ -124,6 +124,21 @@ def test_inspect_where_no_graph_is(tmp_path):
     assert "nowhere" in fails_in_one_line("inspect", tmp_path / "nowhere")
 
 
+def test_build_with_a_setting(tmp_path):
+    (tmp_path / "facts.tsv").write_text("".join("\t".join(row) + "\n" for row in ROWS))
+    recipe = tmp_path / "africa.toml"
+    recipe.write_text(
+        'name = "africa"\n[[sources]]\npath = "facts.tsv"\n[splits]\nmethod = "triples"\n'
+    )
+    output = tmp_path / "out"
+    result = invoke("build", recipe, "-o", output, "--set", "splits.seed=7")
+    assert result.exit_code == 0, result.output
+    assert "4 triples" in result.stdout
+    assert load_graph(output).triples["split"].to_list() == (
+        KnowledgeGraph.from_triples(ROWS).split(seed=7).triples["split"].to_list()
+    )
+
+
 def test_build_of_an_unknown_recipe_lists_the_known_ones(tmp_path):
     assert "openmoji" in fails_in_one_line("build", "openmojis", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()

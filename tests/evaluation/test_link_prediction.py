@@ -135,6 +135,15 @@ def test_relations_are_named_and_weigh_both_sides():
     assert not any("is a" in key for key in results)
 
 
+def test_relations_of_one_name_count_together():
+    known, test, table = draw(5, 9, 3, 30, 20)
+    score = table_scorer(table)
+    apart = evaluate_link_prediction(score, test, known, 9)
+    names = ["same"] * 3
+    together = evaluate_link_prediction(score, test, known, 9, relation_names=names)
+    assert together["relation/same/mrr"] == apart["both/mrr"]
+
+
 def test_the_baseline_never_sees_the_test_triples():
     known = torch.tensor([[0, 0, 1], [2, 0, 1], [0, 0, 3]])
     test = torch.tensor([[4, 0, 3], [0, 0, 3]])  # only these have tail 3

@@ -1,0 +1,531 @@
+"""From figures by run, key and seed to ``metrics.json``, a terminal table and one HTML page.
+
+A key is ``<split>/<task>/<scoring>/<metric>``. The page needs nothing from outside and its
+bytes repeat: charts are inline SVG without date or random ids, pictures are data URIs.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import io
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from scipy.special import stdtrit
+
+from kgclip.tables import GraphError
+
+OPENMOJI_CREDIT = (
+    "Pictures by OpenMoji (https://openmoji.org), the open-source emoji and icon project, "
+    "rendered to PNG, licence CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)."
+)
+SPLITS = {
+    "new_entities": "How often a model is right about countries it has never seen a fact about: "
+    "it gets their borders, capital and demonym only when asked, and must find region, "
+    "subregion, currency and language.",
+    "new_entities_no_overlap": "The same questions, without facts whose words give the answer "
+    "away, as Malaysia and the Malaysian ringgit do.",
+    "known_facts": "How often a model connects a flag with a fact that it has read in the graph, "
+    "though flag and fact never stood side by side.",
+    "unseen_pictures": "How well a model names emoji, and finds their subgroup, when neither "
+    "they nor their relatives were ever pictured in training.",
+    "flags": "Whether a model still knows which flag has which name: all of these it has seen.",
+}
+RUNS = {
+    "clip": "picture and name pairs only",
+    "clip_matched": "clip with more steps, as much computing as knowledge",
+    "verbalised": "clip + every fact as a pair of texts",
+    "verbalised_matched": "verbalised with as much computing as knowledge",
+    "propagation": "verbalised + the mean of the neighbours in the graph, not trained",
+    "symbolic": "clip finds the entity, then the fact is looked up or the neighbours vote",
+    "lexical": "letters that names share, no model of facts",
+    "knowledge": "the graph method: facts, and a network over the graph",
+    "knowledge_mean": "knowledge, its network replaced by the mean of the neighbours",
+    "knowledge_rewired": "knowledge, its graph scrambled: shows whether the graph is used",
+}
+TASKS = {
+    "fact_to_image": "From a fact to the picture",
+    "image_to_fact": "From the picture to a fact",
+    "retrieval": "Between picture and name",
+    "subgroup": "From the picture to its subgroup",
+    "link": "From the picture to its entity",
+}
+SCORINGS = {
+    "encoder": "no graph",
+    "linked": "picture linked to the graph",
+    "given": "entity told",
+}
+HEADLINE = ("new_entities/fact_to_image/encoder/mrr", "new_entities/fact_to_image/linked/mrr")
+KEY_COLUMNS = {
+    "flags R@1": "flags/retrieval/encoder/recall@1",
+    "known f→i enc": "known_facts/fact_to_image/encoder/mrr",
+    "known f→i link": "known_facts/fact_to_image/linked/mrr",
+    "new f→i enc": "new_entities/fact_to_image/encoder/mrr",
+    "new f→i link": "new_entities/fact_to_image/linked/mrr",
+    "new f→i given": "new_entities/fact_to_image/given/mrr",
+    "new i→f link": "new_entities/image_to_fact/linked/mrr",
+    "no overl. f→i": "new_entities_no_overlap/fact_to_image/linked/mrr",
+    "unseen sub- group": "unseen_pictures/subgroup/encoder/top1",
+    "unseen R@10": "unseen_pictures/retrieval/encoder/recall@10",
+}
+_CONFIDENCE = 0.95
+_MIME = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".svg": "svg+xml"}
+_STYLE = {"svg.hashsalt": "kgclip", "svg.fonttype": "none", "font.size": 9.0}
+_DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+_INK, _PALE = "#1f4e79", "#cfe0f0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """One figure over the seeds.
+
+    Attributes:
+        mean: Their mean.
+        sd: Sample standard deviation (n - 1); ``None`` with one seed.
+        half_width: Half of the 95 % interval of the mean; ``None`` with one seed.
+    """
+
+    mean: float
+    sd: float | None
+    half_width: float | None
+
+
+def summarise(values_by_seed: Sequence[float]) -> Summary:
+    """Mean, spread and 95 % interval (Student's t) of a figure over the seeds.
+
+    Raises:
+        ValueError: If there is no value, or one is not finite.
+    """
+    if not values_by_seed or not all(math.isfinite(value) for value in values_by_seed):
+        raise ValueError(f"values: {list(values_by_seed)} given, finite numbers expected")
+    mean, count = statistics.fmean(values_by_seed), len(values_by_seed)
+    if count == 1:
+        return Summary(mean, None, None)
+    sd = statistics.stdev(values_by_seed)
+    quantile = float(stdtrit(count - 1, (1 + _CONFIDENCE) / 2))
+    return Summary(mean, sd, quantile * sd / math.sqrt(count))
+
+
+def write_metrics(
+    path: str | Path,
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    split_seed: int,
+    seeds: Sequence[int],
+    seconds: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write ``metrics.json``, at once or not at all.
+
+    Args:
+        path: The file.
+        values: One value a seed, by run and key.
+        split_seed: What was held out.
+        seeds: Of the trainings.
+        seconds: Process CPU seconds of training, by run: a number, or one a seed.
+        extra: More top-level entries: versions, command, machine, date. Never part of
+            ``results``, so that these repeat.
+
+    Returns:
+        What was written: ``split_seed``, ``seeds``, ``seconds``, ``results`` (``mean``, ``sd``
+        and ``values`` by run and key; ``sd`` is null with one seed), and ``extra``.
+
+    Raises:
+        GraphError: If a figure is not finite or has not one value a seed.
+    """
+    results = {}
+    for run, figures in values.items():
+        results[run] = {}
+        for key, numbers in sorted(figures.items()):
+            if not numbers or not all(math.isfinite(number) for number in numbers):
+                raise GraphError(
+                    f"{path}: {run}, {key}: {list(numbers)} given, finite numbers expected; "
+                    "did the training diverge?"
+                )
+            summary = summarise(numbers)
+            results[run][key] = {"mean": summary.mean, "sd": summary.sd, "values": [*numbers]}
+    metrics = {
+        "split_seed": split_seed,
+        "seeds": list(seeds),
+        "seconds": dict(seconds),
+        **(extra or {}),
+        "results": results,
+    }
+    check_metrics(metrics, str(path))
+    _write(Path(path), json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    return metrics
+
+
+def load_metrics(path: str | Path) -> dict[str, Any]:
+    """Read and check a ``metrics.json``.
+
+    Raises:
+        GraphError: If it is no such file.
+    """
+    try:
+        metrics = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GraphError(f"{path}: no such file, metrics.json expected") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise GraphError(f"{path}: no JSON ({error}); write it again") from None
+    check_metrics(metrics, str(path))
+    return metrics  # type: ignore[no-any-return]  # checked above
+
+
+def check_metrics(metrics: Any, where: str = "metrics") -> None:
+    """Raise GraphError unless ``metrics`` has the shape that :func:`write_metrics` returns."""
+    entries = {"split_seed": int, "seeds": list, "seconds": dict, "results": dict}
+    for name, kind in entries.items():
+        given = metrics.get(name) if isinstance(metrics, dict) else None
+        if not isinstance(given, kind):
+            raise GraphError(
+                f"{where}: {name}: {type(given).__name__} given, {kind.__name__} expected"
+            )
+    for run, figures in metrics["results"].items():
+        for key, figure in figures.items():
+            if set(figure) != {"mean", "sd", "values"}:
+                raise GraphError(
+                    f"{where}: {run}, {key}: {sorted(figure)} given, mean, sd and values expected"
+                )
+            if len(figure["values"]) != len(metrics["seeds"]):
+                raise GraphError(
+                    f"{where}: {run}, {key}: {len(figure['values'])} values given, "
+                    f"{len(metrics['seeds'])} expected, one a seed"
+                )
+
+
+def print_table(metrics: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the most telling columns, mean ± sd, to the terminal.
+
+    Args:
+        metrics: As :func:`write_metrics` returns them.
+        console: Where to; the default is standard output.
+    """
+    results = metrics["results"]
+    keys = _all_keys(results)
+    columns = {name: key for name, key in KEY_COLUMNS.items() if key in keys}
+    columns = columns or {key.replace("/", " "): key for key in keys[: len(KEY_COLUMNS)]}
+    seeds = metrics["seeds"]
+    spread = "mean" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
+    table = Table(
+        caption=f"{spread}, split seed {metrics['split_seed']}. f→i: from a fact to the flag, "
+        "MRR; enc: no graph; link: the model links the flag to the graph; given: told.",
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("run", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for run, figures in results.items():
+        cells = []
+        for key in columns.values():
+            figure = figures.get(key)
+            parts = [] if figure is None else [_short(figure["mean"])]
+            if figure is not None and figure["sd"] is not None:
+                parts.append("±" + _short(figure["sd"]))
+            cells.append("\n".join(parts))
+        table.add_row(run, *cells)
+    (console or Console()).print(table)
+
+
+def write_report(
+    path: str | Path,
+    metrics: Mapping[str, Any],
+    *,
+    curves: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
+    galleries: Sequence[Mapping[str, Any]] = (),
+    credit: str = "",
+    title: str = "What a knowledge graph adds to CLIP",
+    intro: str = "",
+    tables: Mapping[str, str] | None = None,
+) -> None:
+    """Write one HTML page that needs nothing else, at once or not at all.
+
+    Args:
+        path: The file.
+        metrics: As :func:`write_metrics` returns them.
+        curves: Training log by run: mappings with ``step`` and ``loss/…``.
+        galleries: By fact: ``title``, and ``rows``: by run the pictures it puts first, each with
+            ``path``, ``label`` and ``correct``.
+        credit: Licence of the pictures, for the footer; addresses become links.
+        title: Of the page.
+        intro: A paragraph below the title.
+        tables: Which splits have a table, in which order, and the sentence above each; the
+            default is :data:`SPLITS`, then any other split of the results.
+
+    Raises:
+        GraphError: If the metrics have another shape, or a picture cannot be read.
+    """
+    check_metrics(metrics)
+    results = metrics["results"]
+    pictures = _Pictures()
+    facts = [
+        {"title": gallery["title"], "rows": _gallery_rows(gallery["rows"], pictures)}
+        for gallery in galleries
+    ]
+    template = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
+    page = template.render(
+        title=title,
+        intro=intro,
+        headline=_headline_chart(results),
+        run_notes={run: RUNS.get(run, "") for run in results},
+        num_seeds=len(metrics["seeds"]),
+        tables=_lay_out_tables(results, SPLITS if tables is None else tables),
+        curves={run: _curve_chart(run, log) for run, log in (curves or {}).items() if log},
+        facts=facts,
+        pictures=pictures.uris,
+        settings=_settings(metrics),
+        credit=credit,
+    )
+    _write(Path(path), page)
+
+
+def _lay_out_tables(
+    results: Mapping[str, Any], sentences: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """By split, then task: columns grouped by scoring, and a row of cells for each run."""
+    keys = _all_keys(results)
+    others = [key.split("/")[0] for key in keys] if sentences is SPLITS else []
+    splits = []
+    for split in dict.fromkeys([*sentences, *others]):
+        mine = [key for key in keys if key.startswith(f"{split}/")]
+        tasks = dict.fromkeys([*TASKS, *(key.split("/")[1] for key in mine)])
+        laid = [
+            _lay_out_task(results, task, [key for key in mine if key.split("/")[1] == task])
+            for task in tasks
+        ]
+        if mine:
+            splits.append(
+                {
+                    "title": split.replace("_", " "),
+                    "sentence": sentences.get(split, f"The figures of {split}."),
+                    "tasks": [task for task in laid if task["rows"]],
+                }
+            )
+    return splits
+
+
+def _lay_out_task(results: Mapping[str, Any], task: str, keys: Sequence[str]) -> dict[str, Any]:
+    middles = ["/".join(key.split("/")[2:-1]) for key in keys]
+    scorings = [name for name in dict.fromkeys([*SCORINGS, *middles]) if name in middles]
+    groups = [
+        (SCORINGS.get(name, name.replace("_", " ")), [keys[i] for i in _places(middles, name)])
+        for name in scorings
+    ]
+    ordered = [key for _, group in groups for key in group]
+    best = {
+        key: max(figures[key]["mean"] for figures in results.values() if key in figures)
+        for key in ordered
+    }
+    rows = [
+        (run, [_cell(figures.get(key), best[key]) for key in ordered])
+        for run, figures in results.items()
+        if any(key in figures for key in ordered)
+    ]
+    return {
+        "title": TASKS.get(task, task.replace("_", " ")),
+        "groups": [(name, len(group)) for name, group in groups],
+        "metrics": [_METRICS.get(key.split("/")[-1], key.split("/")[-1]) for key in ordered],
+        "rows": rows,
+    }
+
+
+_METRICS = {"mrr": "MRR", "top1": "first right"}
+
+
+def _cell(figure: Mapping[str, Any] | None, best: float) -> dict[str, Any] | None:
+    if figure is None:
+        return None
+    summary = summarise(figure["values"])
+    half = None if summary.half_width is None else _short(summary.half_width)
+    return {"mean": _short(summary.mean), "half": half, "best": summary.mean == best}
+
+
+def _places(values: Sequence[str], value: str) -> list[int]:
+    return [i for i, one in enumerate(values) if one == value]
+
+
+def _all_keys(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Every key of any run, in order of first appearance."""
+    return list(dict.fromkeys(key for figures in results.values() for key in figures))
+
+
+def _short(value: float) -> str:
+    """Three digits: ``.307``, ``1.00``, ``12.3``."""
+    text = f"{value:.3f}" if abs(value) < 0.9995 else f"{value:.3g}".ljust(4, "0")
+    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
+
+
+def _settings(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What the last section tells: seeds, training time by run, and all extra entries."""
+    rows = {
+        "split seed": str(metrics["split_seed"]),
+        "training seeds": ", ".join(map(str, metrics["seeds"])),
+    }
+    for run, seconds in metrics["seconds"].items():
+        each = seconds if isinstance(seconds, list) else [seconds]
+        rows[f"training {run}"] = f"{statistics.fmean(each):.0f} CPU seconds"
+    for name, value in metrics.items():
+        if name not in ("split_seed", "seeds", "seconds", "results"):
+            rows[name.replace("_", " ")] = value if isinstance(value, str) else json.dumps(value)
+    return rows
+
+
+class _Pictures:
+    """Each picture once, however often it is shown."""
+
+    def __init__(self) -> None:
+        self.uris: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, path: Path) -> int:
+        name = str(path)
+        if name not in self._numbers:
+            self._numbers[name] = len(self.uris)
+            self.uris.append(_data_uri(path))
+        return self._numbers[name]
+
+
+def _data_uri(path: Path) -> str:
+    kind = _MIME.get(path.suffix.lower())
+    if kind is None:
+        raise GraphError(f"{path}: no picture that a page can show, {', '.join(_MIME)} expected")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise GraphError(f"{path}: picture cannot be read ({error.strerror})") from None
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _gallery_rows(
+    rows: Mapping[str, Iterable[Mapping[str, Any]]], pictures: _Pictures
+) -> dict[str, list[dict[str, Any]]]:
+    return {
+        run: [
+            {
+                "number": pictures.number(Path(item["path"])),
+                "label": item["label"],
+                "correct": bool(item["correct"]),
+            }
+            for item in items
+        ]
+        for run, items in rows.items()
+    }
+
+
+def _headline_chart(results: Mapping[str, Any]) -> Markup | None:
+    """Bars with intervals, a run a group; without the headline's keys, the first key's."""
+    keys = _all_keys(results)
+    shown = [key for key in HEADLINE if key in keys] or keys[:1]
+    runs = [run for run, figures in results.items() if any(key in figures for key in shown)]
+    if not runs:
+        return None
+    bars = [(run, key) for run in runs for key in shown if key in results[run]]
+    figure = Figure(figsize=(4.2, 0.5 + 0.14 * len(runs) + 0.24 * len(bars)))
+    axes = figure.add_subplot()
+    place, ticks = 0.0, []
+    for run in runs:
+        mine = [key for one, key in bars if one == run]
+        ticks.append(place + (len(mine) - 1) / 2)
+        for key in mine:
+            _draw_bar(axes, place, summarise(results[run][key]["values"]), shown.index(key))
+            place += 1
+        place += 0.6
+    axes.set_yticks(ticks, runs)
+    axes.invert_yaxis()
+    axes.set_xlim(0, None)
+    axes.margins(x=0.14)
+    axes.spines[["top", "right"]].set_visible(False)
+    title = ", ".join(_METRICS.get(key.split("/")[-1], key.split("/")[-1]) for key in shown[:1])
+    axes.set_xlabel(title)
+    for number, key in enumerate(shown):
+        label = SCORINGS.get(key.split("/")[-2] if "/" in key else key, key)
+        axes.barh([0], [0], label=label, **_bar_style(number))
+    figure.legend(loc="upper center", ncols=len(shown), frameon=False, bbox_to_anchor=(0.55, 1.0))
+    figure.subplots_adjust(left=0.33, right=0.97, top=1 - 0.3 / figure.get_figheight(), bottom=0.1)
+    description = "; ".join(
+        f"{run}, {key}: {_short(results[run][key]['mean'])}" for run, key in bars
+    )
+    return _inline_svg(figure, "headline", description)
+
+
+def _bar_style(number: int) -> dict[str, Any]:
+    """The last of the bars is full, the ones before are pale and hatched."""
+    if number == 0:
+        return {"color": _PALE, "edgecolor": _INK, "hatch": "///", "linewidth": 0.6}
+    return {"color": _INK, "edgecolor": _INK, "linewidth": 0.6}
+
+
+def _draw_bar(axes: Any, place: float, summary: Summary, number: int) -> None:
+    half = summary.half_width or 0.0
+    axes.barh(place, summary.mean, height=0.8, **_bar_style(number))
+    if half:
+        low = min(half, summary.mean)  # no figure is below 0
+        axes.errorbar(
+            summary.mean, place, xerr=[[low], [half]], color="black", capsize=2, linewidth=1
+        )
+    axes.annotate(f" {_short(summary.mean)}", (summary.mean + half, place), va="center", fontsize=8)
+
+
+def _curve_chart(run: str, log: Sequence[Mapping[str, float]]) -> Markup:
+    """A run's losses over its steps, told apart by their dashes."""
+    figure = Figure(figsize=(3.6, 2.2), layout="constrained")
+    axes = figure.add_subplot()
+    names = dict.fromkeys(key for record in log for key in record if key.startswith("loss/"))
+    for number, name in enumerate(names):
+        points = [(record["step"], record[name]) for record in log if name in record]
+        axes.plot(
+            *zip(*points, strict=True),
+            linestyle=_DASHES[number % len(_DASHES)],
+            color=f"C{number}",
+            linewidth=1.4,
+            label=name.removeprefix("loss/"),
+        )
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    if names:
+        axes.legend(frameon=False, fontsize=8, handlelength=3)
+    last = ", ".join(f"{name} ends at {log[-1].get(name, math.nan):.3g}" for name in names)
+    return _inline_svg(figure, f"curve-{run}", f"Losses of {run}: {last}")
+
+
+def _inline_svg(figure: Figure, name: str, description: str) -> Markup:
+    """A chart as an element of the page; its ids start with its name, so that none clash."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    name = re.sub(r"\W+", "-", name)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    label = f' role="img" aria-label="{html.escape(description)}" class="chart"'
+    return Markup(svg.replace("<svg", f"<svg{label}", 1))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
