@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from kgclip.graph import KnowledgeGraph
 from torch import Tensor, nn
 
+from kgclip.graph import KnowledgeGraph
 from kgclip.nn.model import GraphInputs, TripleInputs
 from kgclip.nn.output import Batch, Targets
 from kgclip.nn.tokens import encode_text_trimmed
@@ -262,7 +262,8 @@ class KnowledgeBatches:
         """True at [i, j] where head j has fact i in the training graph. Bool [T, T]."""
         keys = heads[None, :] * len(self.corpus.facts) + facts[:, None]
         place = torch.searchsorted(self.known, keys).clamp(max=len(self.known) - 1)
-        return self.known[place] == keys
+        known: Tensor = self.known[place] == keys
+        return known
 
     def _refresh(self, step: int) -> None:
         if self._features is None or step % self.options.refresh_every == 0:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from kgclip.tables import GraphError, Tables, build_tables
+from kgclip.tables import SCHEMAS, GraphError, Tables, build_tables
 
 if TYPE_CHECKING:
     import networkx
@@ -128,19 +128,25 @@ def tables_from_networkx(graph: networkx.Graph) -> Tables:
         relations(row["name"])
     frames: dict[str, list[dict[str, Any]]] = {name: [] for name in _ENTITY_LISTS}
     literals: list[dict[str, Any]] = []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for node, attributes in graph.nodes(data=True):
         entity = entities(str(node))
         if entity != len(rows):
             raise GraphError(f"node {node!r}: another node is written {str(node)!r} too; rename")
         rows.append({"name": str(node), **{k: attributes.get(k) for k in ("type", "scene")}})
         for attribute in _ENTITY_LISTS:
-            frames[attribute] += [{"entity": entity, **row} for row in attributes.get(attribute, [])]
+            frames[attribute] += [
+                {"entity": entity, **row} for row in attributes.get(attribute, [])
+            ]
         for row in attributes.get("literals", []):
             literals.append({**row, "entity": entity, "relation": relations(row["relation"])})
-        for key in sorted(attributes.keys() - {"type", "scene", "literals", *_ENTITY_LISTS}, key=str):
+        for key in sorted(
+            attributes.keys() - {"type", "scene", "literals", *_ENTITY_LISTS}, key=str
+        ):
             value = attributes[key]
-            literals.append({"entity": entity, "relation": relations(str(key)), "value": str(value)})
+            literals.append(
+                {"entity": entity, "relation": relations(str(key)), "value": str(value)}
+            )
     triples = [
         {
             "head": entities(str(head)),
@@ -166,8 +172,9 @@ def tables_from_networkx(graph: networkx.Graph) -> Tables:
 
 def _edges(graph: networkx.Graph) -> Iterable[tuple[Any, Any, Any, dict[str, Any]]]:
     if graph.is_multigraph():
-        return graph.edges(keys=True, data=True)
-    return ((head, tail, None, attributes) for head, tail, attributes in graph.edges(data=True))
+        yield from graph.edges(keys=True, data=True)
+        return
+    yield from ((head, tail, None, attributes) for head, tail, attributes in graph.edges(data=True))
 
 
 def _relation(key: Any, attributes: dict[str, Any]) -> str:
@@ -186,9 +193,7 @@ def _triple_facts(head: Any, tail: Any, attributes: dict[str, Any]) -> dict[str,
 
 
 def _frame(rows: list[dict[str, Any]], table: str) -> pl.DataFrame:
-    from kgclip.tables import SCHEMAS
-
-    schema = {name: dtype for name, dtype in SCHEMAS[table].items()}
+    schema = dict(SCHEMAS[table])
     return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
 
 
@@ -230,7 +235,7 @@ def tables_from_rdflib(graph: rdflib.Graph) -> Tables:
         if predicate == rdflib.RDF.type:
             types.append((entity, _name(tail)))
     first = dict(reversed(types))
-    rows = {
+    rows: dict[str, tuple[list[Any], tuple[str, ...]]] = {
         "types": (types, ("entity", "type")),
         "triples": (triples, ("head", "relation", "tail")),
         "literals": (literals, ("entity", "relation", "value", "datatype", "language")),
@@ -238,7 +243,10 @@ def tables_from_rdflib(graph: rdflib.Graph) -> Tables:
     }
     return build_tables(
         {
-            "entities": {**entities.column(), "type": [first.get(i) for i in entities.ids.values()]},
+            "entities": {
+                **entities.column(),
+                "type": [first.get(i) for i in entities.ids.values()],
+            },
             "relations": relations.column(),
             **{
                 table: _frame([dict(zip(columns, row, strict=True)) for row in found], table)

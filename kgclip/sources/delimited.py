@@ -92,7 +92,9 @@ def _parts(folder: Path) -> dict[str | None, Path]:
         for file in sorted(folder.glob(f"{part}.*")):
             found.setdefault(part, file)
     if "train" not in found:
-        raise GraphError(f"{folder}: no train.txt or train.tsv in it; expected train[, valid, test]")
+        raise GraphError(
+            f"{folder}: no train.txt or train.tsv in it; expected train[, valid, test]"
+        )
     return found
 
 

@@ -132,7 +132,7 @@ def _unseen_pictures(
     families = emoji_families(tables)
     chosen = generator.permutation(len(families))[: round(family_share * len(families))]
     num_valid = round(valid_share * len(chosen))
-    parts = {}
+    parts: dict[int, str] = {}
     for rank, number in enumerate(chosen):
         parts |= dict.fromkeys(families[number], "valid" if rank < num_valid else "test")
     variant = tables.relations["name"].to_list().index("variant_of")

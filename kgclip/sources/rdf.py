@@ -148,16 +148,12 @@ def _open(file: Path) -> IO[bytes]:
     return stream
 
 
-def _parse_lines(
-    file: Path, stream: IO[bytes], rdf_format: ox.RdfFormat
-) -> Iterator[ox.Quad]:
+def _parse_lines(file: Path, stream: IO[bytes], rdf_format: ox.RdfFormat) -> Iterator[ox.Quad]:
     skipped = []
     for number, line in enumerate(stream, start=1):
         try:
             # Blank nodes keep their names, so that a line read alone means the same.
-            yield from ox.parse(
-                io.BytesIO(line), format=rdf_format, rename_blank_nodes=False
-            )
+            yield from ox.parse(io.BytesIO(line), format=rdf_format, rename_blank_nodes=False)
         except SyntaxError:
             skipped.append(number)
     if skipped:
@@ -170,9 +166,7 @@ def _parse_lines(
 class _Collector:
     """Numbers terms in the order in which they are met and fills the columns."""
 
-    def __init__(
-        self, literals_as_nodes: bool, texts: Mapping[str, str], images: set[str]
-    ) -> None:
+    def __init__(self, literals_as_nodes: bool, texts: Mapping[str, str], images: set[str]) -> None:
         self.literals_as_nodes = literals_as_nodes
         self.text_kinds, self.image_properties = texts, images
         self.entities: dict[str, int] = {}
@@ -219,7 +213,7 @@ class _Collector:
         for entity, kind in self.types:
             first_type.setdefault(entity, kind)
         entities = list(self.entities)
-        columns = {
+        columns: dict[str, tuple[list[Any], tuple[str, ...]]] = {
             "types": (self.types, ("entity", "type")),
             "triples": (self.triples, ("head", "relation", "tail", "graph")),
             "literals": (
@@ -231,7 +225,7 @@ class _Collector:
             "links": (self.links, ("entity", "url")),
         }
         frames: dict[str, Any] = {
-            name: dict(zip(keys, map(list, zip(*rows, strict=True)), strict=True))
+            name: {key: [row[i] for row in rows] for i, key in enumerate(keys)}
             for name, (rows, keys) in columns.items()
             if rows
         }
@@ -248,7 +242,8 @@ class _Collector:
         """Label, inverse and symmetry of each property, where the file itself says them."""
         by_entity = {number: name for name, number in self.entities.items()}
         labels = {
-            by_entity[entity]: text for entity, text, _, kind in reversed(self.texts)
+            by_entity[entity]: text
+            for entity, text, _, kind in reversed(self.texts)
             if kind == "label"
         }
         inverse_of = self.relations.get(f"{_OWL}inverseOf")
