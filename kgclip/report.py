@@ -84,7 +84,12 @@ KEY_COLUMNS = {
     "emoji class": "unseen_pictures/subgroup/encoder/top1",
     "emoji R@10": "unseen_pictures/retrieval/encoder/recall@10",
 }
-_METRICS = {"mrr": "MRR", "top1": "first right"}
+_KEY_LEGEND = (
+    "f→i: from a fact to the flag, i→f: back, MRR. enc: no graph; link: the model links the flag "
+    "to the graph; given: the country is told. *: without facts whose words give them away. "
+    "emoji: unseen pictures."
+)
+_METRICS = {"mrr": "MRR", "top1": "first right"}  # these columns come first
 _CONFIDENCE = 0.95
 _MIME = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".svg": "svg+xml"}
 
@@ -224,6 +229,7 @@ def print_table(metrics: Mapping[str, Any], console: Console | None = None) -> N
     results = metrics["results"]
     keys = _all_keys(results)
     columns = {name: key for name, key in KEY_COLUMNS.items() if key in keys}
+    legend = _KEY_LEGEND if columns else ""
     columns = columns or {key.replace("/", " "): key for key in keys[: len(KEY_COLUMNS)]}
     seeds = metrics["seeds"]
     spread = "mean" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
@@ -231,9 +237,7 @@ def print_table(metrics: Mapping[str, Any], console: Console | None = None) -> N
         box=box.SIMPLE,
         padding=0,
         pad_edge=False,
-        caption=f"{spread}, split seed {metrics['split_seed']}. f→i: from a fact to the flag, "
-        "i→f: back, MRR. enc: no graph; link: the model links the flag to the graph; given: the "
-        "country is told. *: without facts whose words give them away. emoji: unseen pictures.",
+        caption=f"{spread}, split seed {metrics['split_seed']}. {legend}",
     )
     table.add_column("run", no_wrap=True)
     for name in columns:
@@ -330,6 +334,7 @@ def _lay_out_tables(
 
 
 def _lay_out_task(results: Mapping[str, Any], task: str, keys: Sequence[str]) -> dict[str, Any]:
+    keys = sorted(keys, key=lambda key: key.split("/")[-1] not in _METRICS)
     middles = ["/".join(key.split("/")[2:-1]) for key in keys]
     scorings = [name for name in dict.fromkeys([*SCORINGS, *middles]) if name in middles]
     groups = [

@@ -40,7 +40,8 @@ LAYOUT = {
     "sources": "tables graph sources.rdf sources.delimited sources.openmoji",
     "recipe": "tables storage graph splits sources sources.openmoji_splits",
     "kgclip": "graph sources recipe",
-    "report": "tables",
+    "charts": "",
+    "report": "tables charts",
     # Tensor half.
     "nn": "",
     "nn.output": "torch",
@@ -85,7 +86,7 @@ NAMED = re.compile(r"kgclip[.\w]*:\w+")
 # What must stay free of torch, whatever else is added.
 GRAPH_HALF = (
     *("kgclip", "tables", "storage", "conversion", "graph", "splits", "sources", "recipe"),
-    *("report", "cli", "cli.inspect", "cli.build"),
+    *("charts", "report", "cli", "cli.inspect", "cli.build"),
 )
 
 

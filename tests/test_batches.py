@@ -1,0 +1,176 @@
+"""Batches are a pure function of the step and leak nothing that they ask."""
+
+import pytest
+import torch
+from open_clip.model import CLIP
+
+from kgclip.batches import BatchOptions, Corpus, KnowledgeBatches, edges_between
+from kgclip.graph import KnowledgeGraph
+from kgclip.nn.model import GraphEncoder, KnowledgeCLIP
+from kgclip.tables import build_tables
+
+NAMES = ["a", "b", "c", "d", "e"]
+#          train                    train      train      test       train, inverse of the first
+TRIPLES = [("a", "likes", "b"), ("b", "likes", "c"), ("c", "near", "d"), ("d", "near", "e"),
+           ("b", "near", "a")]  # fmt: skip
+SPLITS = ["train", "train", "train", "test", "train"]
+IMAGE_SPLITS = ["train", "pairs_test", "test"]
+
+
+def tokenizer(texts):
+    tokens = torch.zeros(len(texts), 8, dtype=torch.long)
+    for row, text in enumerate(texts):
+        ids = [1 + ord(letter) % 90 for letter in text][:7]
+        tokens[row, : len(ids) + 1] = torch.tensor([*ids, 99])
+    return tokens
+
+
+@pytest.fixture
+def graph():
+    ids = {name: number for number, name in enumerate(NAMES)}
+    relations = ["likes", "near"]
+    return KnowledgeGraph(
+        build_tables(
+            {
+                "entities": {"name": NAMES, "type": ["x", "x", "y", "y", None]},
+                "relations": {"name": relations, "label": ["likes", None]},
+                "triples": {
+                    "head": [ids[h] for h, _, _ in TRIPLES],
+                    "relation": [relations.index(r) for _, r, _ in TRIPLES],
+                    "tail": [ids[t] for _, _, t in TRIPLES],
+                    "split": SPLITS,
+                },
+                "images": {"entity": [0, 1, 2], "path": ["a", "b", "c"], "split": IMAGE_SPLITS},
+            }
+        )
+    )
+
+
+@pytest.fixture
+def corpus(graph):
+    return Corpus(graph, tokenizer, torch.arange(6.0).reshape(3, 2))
+
+
+@pytest.fixture
+def clip():
+    torch.manual_seed(0)
+    vision = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16}
+    text = {"context_length": 8, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}
+    return CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text).eval()
+
+
+def batches(graph_, corpus, clip, **options):
+    options = {"num_pairs": 4, "num_triples": 3, **options}
+    return KnowledgeBatches(
+        corpus, graph_.entities["type"].to_list(), BatchOptions(**options), clip
+    )
+
+
+def test_corpus_says_what_the_graph_says(corpus):
+    assert corpus.labels == NAMES
+    assert corpus.relation_labels == ["likes", "near"]
+    facts = [(corpus.relation_labels[r], corpus.labels[t]) for r, t in corpus.facts.tolist()]
+    rebuilt = [(corpus.labels[h], *facts[f]) for h, f in
+               zip(corpus.triples[:, 0].tolist(), corpus.fact_ids.tolist(), strict=True)]  # fmt: skip
+    assert rebuilt == TRIPLES
+    assert corpus.first_image.tolist() == [0, 1, 2, -1, -1]
+    assert torch.equal(corpus.fact_text, tokenizer([" ".join(fact) for fact in facts]))
+
+
+def test_edges_go_both_ways_and_only_where_asked(corpus):
+    edge_index, edge_type = corpus.edges(["train"])
+    assert edge_index.shape == (2, 8)
+    assert edge_type.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert torch.equal(edge_index[:, 4:], edge_index[:, :4].flip(0))
+    assert corpus.edges(["valid"])[0].shape == (2, 0)
+
+
+def test_a_step_is_always_the_same(graph, corpus, clip):
+    makers = [batches(graph, corpus, clip, graph=True, seed=3) for _ in range(2)]
+    makers[0](0), makers[0](1)  # another history
+    first, second = makers[0](2), makers[1](2)
+    for name in ("image", "text"):
+        assert torch.equal(first.inputs[name], second.inputs[name])
+    for name in ("x", "edge_index", "edge_type", "rows"):
+        assert torch.equal(
+            getattr(first.inputs["graph"], name), getattr(second.inputs["graph"], name)
+        )
+    assert torch.equal(first.targets.head_known, second.targets.head_known)
+
+
+def test_order_of_pairs_does_not_depend_on_the_rest(graph, corpus, clip):
+    plain = batches(graph, corpus, clip, num_triples=0)
+    full = batches(graph, corpus, clip, graph=True)
+    for step in range(3):
+        assert torch.equal(plain(step).targets.pair_ids, full(step).targets.pair_ids)
+
+
+def test_an_epoch_holds_each_pair_once_and_repeats_by_type(graph, corpus, clip):
+    maker = batches(graph, corpus, clip, num_pairs=3, repeats={"x": 2})  # a, a, b, b
+    seen = torch.cat([maker(step).targets.pair_ids for step in range(4)])
+    assert sorted(seen.tolist()) == [0] * 6 + [1] * 6, "c's picture is held out"
+
+
+def test_held_out_triples_are_never_drawn(graph, corpus, clip):
+    maker = batches(graph, corpus, clip)
+    drawn = torch.cat([maker(step).targets.entity_ids for step in range(20)])
+    assert 3 not in drawn.tolist()  # d heads only the test triple
+
+
+def test_only_pictures_of_split_train_stand_for_a_head(graph, corpus, clip):
+    maker = batches(graph, corpus, clip, image_share=1.0)
+    for step in range(5):
+        batch = maker(step)
+        shown = batch.targets.entity_ids[batch.inputs["triples"].image_mask]
+        assert set(shown.tolist()) <= {0}, "b's flag is for pairs alone"
+        assert torch.equal(
+            batch.inputs["triples"].image, corpus.image_features[corpus.first_image[shown]]
+        )
+
+
+def test_message_graph_is_without_the_batch(graph, corpus, clip):
+    maker = batches(graph, corpus, clip, graph=True, num_triples=1)
+    for step in range(30):
+        batch = maker(step)
+        inputs = batch.inputs["graph"]
+        head, tail = maker._drawn[0, 0], maker._drawn[0, 2]
+        ends = {frozenset(pair) for pair in inputs.edge_index.T.tolist()}
+        assert frozenset((int(head), int(tail))) not in ends, "also in the other direction"
+        assert not inputs.x[head].any()
+
+
+def test_known_heads_are_those_of_training(graph, corpus, clip):
+    batch = batches(graph, corpus, clip)(0)
+    triples = set(zip(*corpus.triples[torch.tensor([0, 1, 2, 4])].T.tolist(), strict=True))
+    drawn = batches(graph, corpus, clip)
+    drawn(0)
+    for i, (_, relation, tail) in enumerate(drawn._drawn.tolist()):
+        for j, head in enumerate(batch.targets.entity_ids.tolist()):
+            assert batch.targets.head_known[i, j] == ((head, relation, tail) in triples)
+
+
+def test_edges_between_equals_the_loop():
+    torch.manual_seed(0)
+    edges, heads, tails = torch.randint(6, (2, 40)), torch.randint(6, (4,)), torch.randint(6, (4,))
+    pairs = {frozenset(pair) for pair in zip(heads.tolist(), tails.tolist(), strict=True)}
+    expected = [frozenset(edge) in pairs for edge in edges.T.tolist()]
+    assert edges_between(edges, heads, tails).tolist() == expected
+    assert edges_between(edges[:, :0], heads, tails).shape == (0,)
+    assert not edges_between(edges, heads[:0], tails[:0]).any()
+
+
+def test_the_model_takes_what_the_batch_gives(graph, corpus, clip):
+    model = KnowledgeCLIP(clip, GraphEncoder(16))
+    batch = batches(graph, corpus, clip, graph=True, image_share=0.0, num_pairs=0)(0)
+    output = model(**batch.inputs)
+    assert output.entity_features.shape == output.graph_features.shape == (3, 16)
+
+
+def test_nothing_to_train_on_is_said(graph, clip):
+    with pytest.raises(ValueError, match="2 rows"):
+        Corpus(graph, tokenizer, torch.zeros(2, 2))
+    bare = KnowledgeGraph.from_triples([("a", "r", "b")])
+    corpus = Corpus(bare, tokenizer, torch.zeros(0, 2))
+    with pytest.raises(ValueError, match="no image-text pair"):
+        batches(bare, corpus, clip)
+    assert batches(bare, corpus, clip, num_pairs=0)(0).size == 3
