@@ -134,8 +134,9 @@ def line_chart(
 def _inline_svg(figure: Figure, name: str, description: str) -> Markup:
     """A figure as an element of the page; its ids start with its name, so that none clash."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg")
     svg = buffer.getvalue()
+    # The metadata hold the date and addresses.
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     prefix = re.sub(r"\W+", "-", name)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)

@@ -160,6 +160,14 @@ def test_bad_figures_leave_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_failed_write_leaves_nothing(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.mkdir()
+    with pytest.raises(OSError, match=r"metrics\.json"):
+        sample_metrics(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

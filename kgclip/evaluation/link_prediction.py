@@ -300,12 +300,8 @@ def evaluate_ranking(
             )
         ]
     )
-    candidates = scores.shape[1] - relevant.sum(dim=1)[rows] + 1
     group = torch.zeros_like(rows) if groups is None else groups.to(rows.device)[rows]
-    figures = [
-        rank_metrics(ranks[here], candidates[here])
-        for here in (group == one for one in torch.unique(group))
-    ]
+    figures = [rank_metrics(ranks[group == one], scores.shape[1]) for one in torch.unique(group)]
     results = {
         name: sum(one[name] for one in figures) / len(figures)
         for name in ("mrr", "hits@1", "hits@10")

@@ -8,6 +8,7 @@ no query at all is 0.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -218,6 +219,27 @@ class GraphFactLoss(E2ELoss):
     )  # fmt: skip
 
 
+class FusionLoss(GraphFactLoss):
+    """Text and graph of an entity together must answer the facts asked about it.
+
+    Trains the entity gate alone: nothing else gets a gradient, so that switching it on changes
+    no other figure.
+    """
+
+    reads: tuple[str, ...] = (
+        "fused_features", "logit_scale", "head_query", "head_rows", "head_known",
+    )  # fmt: skip
+
+    def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
+        """Return the loss. Raises ValueError where a field is missing."""
+        fixed = {
+            name: None if value is None else value.detach()
+            for name, value in vars(output).items()
+            if name != "fused_features"
+        }
+        return super().__call__(dataclasses.replace(output, **fixed), targets)
+
+
 class E2RLoss:
     """Relation from entities: classify f_r(h, ∅, t), with logit adjustment for skewed relations.
 
@@ -324,6 +346,7 @@ LOSSES: dict[str, type[Any]] = {
     "e2r": E2RLoss,
     "g2e": G2ELoss,
     "graph_fact": GraphFactLoss,
+    "fusion": FusionLoss,
     "distillation": DistillationLoss,
 }
 

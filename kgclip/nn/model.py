@@ -179,7 +179,32 @@ class KnowledgeCLIP(nn.Module):
             output.graph_features = self.graph_encoder(
                 graph.x, graph.edge_index, graph.edge_type, graph.relation_features
             )[graph.rows]
+            if output.entity_features is not None:
+                output.fused_features = self.fuse(
+                    output.entity_features.detach(), output.graph_features.detach()
+                )
         return output
+
+    def fuse(self, own: Tensor, graph: Tensor) -> Tensor:
+        """Join an entity's own features with the graph's view of it.
+
+        x' = x + tanh(10 a) G, normalised; a is 0 at the start, so that the untrained model
+        returns x.
+
+        Args:
+            own: Text or picture features, unit vectors. Float [B, D].
+            graph: The graph encoder's view, unit vectors or zeros. Float [B, D].
+
+        Returns:
+            Unit vectors. Float [B, D].
+
+        Raises:
+            ValueError: If the model has no graph encoder.
+        """
+        if self.entity_gate is None:
+            raise ValueError("the model has no graph_encoder to fuse with; pass one")
+        # Times 10: a scalar moves by one learning rate a step, and runs are short.
+        return F.normalize(own + torch.tanh(10 * self.entity_gate) * graph, dim=-1)
 
     def project_image(self, image: Tensor) -> Tensor:
         """Pictures, or cached trunk features [B, W], to joint features, not normalised."""

@@ -25,6 +25,8 @@ class KnowledgeOutput:
         entity_features: Entities of the triples, each as the picture or text drawn for it,
             f(e, ∅, ∅). Float [E, D].
         graph_features: The same entities as the graph encoder sees them. Float [E, D].
+        fused_features: Text or picture and graph of the same entities, joined by the entity gate;
+            only the gate learns from them. Float [E, D].
         head_query: Triples without their head, f(∅, r, t). Float [T, D].
         tail_query: Triples without their tail, f(h, r, ∅). Float [T, D].
         relation_logits: Classification of each triple's relation. Float [T, R].
@@ -38,6 +40,7 @@ class KnowledgeOutput:
     logit_scale: Tensor | None = None
     entity_features: Tensor | None = None
     graph_features: Tensor | None = None
+    fused_features: Tensor | None = None
     head_query: Tensor | None = None
     tail_query: Tensor | None = None
     relation_logits: Tensor | None = None
