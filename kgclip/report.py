@@ -439,6 +439,21 @@ def _gallery_rows(
     }
 
 
+def headline_chart(metrics: Mapping[str, Any]) -> str:
+    """The page's first chart as an SVG file of its own.
+
+    Raises:
+        GraphError: If the metrics have another shape or hold no figure.
+    """
+    check_metrics(metrics)
+    found = _headline(metrics["results"])
+    if found is None:
+        raise GraphError("metrics: no figure to draw")
+    namespace = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    svg = str(found[1])
+    return svg if "xmlns=" in svg else svg.replace("<svg", f"<svg {namespace}", 1)
+
+
 def _headline(results: Mapping[str, Any]) -> tuple[str, Markup] | None:
     """A sentence and bars by run; without the headline's keys, of the first key."""
     keys = _all_keys(results)
