@@ -141,13 +141,12 @@ class KnowledgeGraph:
         return len(self.triples)
 
     def save(self, path: str | Path) -> Path:
-        """Write the graph into a folder; pictures with relative paths go along.
+        """Write the graph into a folder; pictures with relative paths are copied along.
 
         Raises:
-            GraphError: If the folder is there and is no graph.
+            GraphError: If the folder is there and is no graph, or a picture is missing.
         """
-        images = None if self.root is None else self.root / "images"
-        return save_tables(self.tables, path, pictures=images)
+        return save_tables(self.tables, path, root=self.root)
 
     @classmethod
     def from_networkx(cls, graph: networkx.Graph) -> KnowledgeGraph:

@@ -22,19 +22,22 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
 
-def save_tables(tables: Tables, path: str | Path, *, pictures: Path | None = None) -> Path:
+def save_tables(
+    tables: Tables, path: str | Path, *, root: Path | None = None, pictures: Path | None = None
+) -> Path:
     """Write tables into a folder.
 
     Args:
         tables: What to write.
         path: The graph's folder; a graph that is there is replaced, anything else is refused.
-        pictures: Folder of rendered pictures that moves into the graph as ``images/``.
+        root: Folder that relative picture paths start from; the pictures are copied.
+        pictures: Folder of rendered pictures that *moves* into the graph as ``images/``.
 
     Returns:
         The graph's folder.
 
     Raises:
-        GraphError: If ``path`` is there and is no graph.
+        GraphError: If ``path`` is there and is no graph, or a picture of ``root`` is missing.
     """
     folder = Path(path)
     _check_replaceable(folder)
@@ -44,8 +47,8 @@ def save_tables(tables: Tables, path: str | Path, *, pictures: Path | None = Non
         _write(tables, partial)
         if pictures is not None:
             shutil.move(str(pictures), partial / "images")
-        elif (folder / "images").is_dir():
-            shutil.copytree(folder / "images", partial / "images")
+        elif root is not None:
+            _copy_pictures(tables, root, partial)
         os.chmod(partial, 0o755)  # mkdtemp's 0700 would hide the graph from others
         _swap(partial, folder)
     finally:
@@ -74,6 +77,23 @@ def _write(tables: Tables, folder: Path) -> None:
     }
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _copy_pictures(tables: Tables, root: Path, folder: Path) -> None:
+    for path in tables.images["path"].unique(maintain_order=True):
+        target = folder / path
+        if Path(path).is_absolute():
+            continue
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise GraphError(f"image {path}: leaves the graph's folder {root}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / path, target)
+        except OSError as error:
+            raise GraphError(
+                f"{root / path}: cannot be copied ({error.strerror}); restore the picture or drop "
+                "its row of images"
+            ) from error
 
 
 def _swap(partial: Path, folder: Path) -> None:

@@ -1,0 +1,158 @@
+"""A saved graph is the graph, the same bytes twice, and never half of one."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kgclip.graph import KnowledgeGraph, load_graph
+from kgclip.storage import MANIFEST, load_tables, save_tables
+from kgclip.tables import GraphError, Origin, build_tables
+
+NAMES = st.one_of(
+    st.text(min_size=1, max_size=5), st.sampled_from(["_:b0", "ünï", "a b", "http://x/y"])
+)
+
+
+@st.composite
+def graphs(draw):
+    """Any graph: unicode, blank nodes, duplicates, self loops, isolated entities, no triples."""
+    names = draw(st.lists(NAMES, unique=True, max_size=6))
+    relations = draw(st.lists(NAMES, unique=True, max_size=3))
+    ids = st.integers(0, max(0, len(names) - 1))
+    triple = st.tuples(ids, st.integers(0, max(0, len(relations) - 1)), ids)
+    rows = draw(st.lists(triple, max_size=8)) if names and relations else []
+    texts = draw(st.lists(st.tuples(ids, st.text(max_size=4)), max_size=3)) if names else []
+    weights = [draw(st.none() | st.floats(allow_nan=False)) for _ in rows]
+    return build_tables(
+        {
+            "entities": {"name": pl.Series(names, dtype=pl.String)},
+            "relations": {"name": pl.Series(relations, dtype=pl.String)},
+            "triples": {
+                "head": pl.Series([h for h, _, _ in rows], dtype=pl.Int64),
+                "relation": pl.Series([r for _, r, _ in rows], dtype=pl.Int64),
+                "tail": pl.Series([t for _, _, t in rows], dtype=pl.Int64),
+                "weight": pl.Series(weights, dtype=pl.Float64),
+            },
+            "texts": {
+                "entity": pl.Series([e for e, _ in texts], dtype=pl.Int64),
+                "text": pl.Series([t for _, t in texts], dtype=pl.String),
+                "kind": ["label"] * len(texts),
+            },
+        },
+        (Origin("made", "0" * 64),),
+    )
+
+
+@given(graphs())
+@settings(max_examples=30, deadline=None)
+def test_round_trip_is_equal_and_repeats_to_the_byte(tmp_path_factory, tables):
+    folder = tmp_path_factory.mktemp("graph")
+    save_tables(tables, folder / "a")
+    save_tables(tables, folder / "b")
+    again = load_tables(folder / "a")
+    assert again.origins == tables.origins
+    for name, frame in tables.frames().items():
+        assert frame.equals(again.frames()[name]), name
+        file = f"{name}.parquet"
+        assert (folder / "a" / file).read_bytes() == (folder / "b" / file).read_bytes()
+    assert (folder / "a" / MANIFEST).read_bytes() == (folder / "b" / MANIFEST).read_bytes()
+
+
+@pytest.fixture
+def graph(tmp_path):
+    (tmp_path / "source" / "images").mkdir(parents=True)
+    (tmp_path / "source" / "images" / "a.png").write_bytes(b"picture")
+    tables = build_tables(
+        {"entities": {"name": ["a"]}, "images": {"entity": [0], "path": ["images/a.png"]}}
+    )
+    return KnowledgeGraph(tables, tmp_path / "source")
+
+
+def test_pictures_are_copied_and_stay_where_they_were(graph, tmp_path):
+    graph.save(tmp_path / "one")
+    load_graph(tmp_path / "one").save(tmp_path / "two")
+    for folder in ("source", "one", "two"):
+        assert (tmp_path / folder / "images" / "a.png").read_bytes() == b"picture"
+    one = load_graph(tmp_path / "one")
+    one.save(tmp_path / "one")  # in its own place
+    assert load_graph(tmp_path / "one").image_path(0).read_bytes() == b"picture"
+
+
+def test_missing_picture_is_named(graph, tmp_path):
+    (tmp_path / "source" / "images" / "a.png").unlink()
+    with pytest.raises(GraphError, match=r"a\.png: cannot be copied"):
+        graph.save(tmp_path / "one")
+    assert not (tmp_path / "one").exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / "source"], "nothing half-written"
+
+
+def test_other_folders_are_refused(graph, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("do not delete")
+    with pytest.raises(GraphError, match="is no graph"):
+        graph.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "triples.parquet").unlink(), r"triples\.parquet: missing"),
+        (lambda f: (f / "texts.parquet").write_bytes(b"x"), r"texts\.parquet: its bytes"),
+        (lambda f: (f / MANIFEST).unlink(), "no graph"),
+        (lambda f: (f / MANIFEST).write_text("{"), "damaged"),
+        (lambda f: (f / MANIFEST).write_text('{"schema_version": 99}'), "schema version 99"),
+    ],
+)
+def test_damage_is_named(graph, tmp_path, damage, message):
+    folder = graph.save(tmp_path / "one")
+    damage(folder)
+    with pytest.raises(GraphError, match=message):
+        load_graph(folder)
+
+
+def test_absent_folder_is_said(tmp_path):
+    with pytest.raises(GraphError, match="no such folder"):
+        load_graph(tmp_path / "absent")
+
+
+def test_manifest_says_counts_and_no_paths(graph, tmp_path):
+    text = (graph.save(tmp_path / "one") / MANIFEST).read_text()
+    assert json.loads(text)["counts"]["images"] == 1
+    assert str(tmp_path) not in text
+
+
+ENDLESS = """
+import sys
+from kgclip.graph import KnowledgeGraph
+n = 0
+while True:
+    n += 1
+    rows = [(f"e{i}", "r", f"e{i + n}") for i in range(2000)]
+    KnowledgeGraph.from_triples(rows).save(sys.argv[1])
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.013, 0.029])
+def test_a_kill_leaves_a_whole_graph(tmp_path, delay):
+    folder = tmp_path / "graph"
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # one graph is there; the next is being written
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    # Between two renames the old graph is set aside for a moment: then there is none.
+    if folder.exists():
+        assert load_graph(folder).num_triples == 2000
