@@ -268,10 +268,14 @@ class KnowledgeGraph:
 
             part = connected_components(undirected, directed=False)[1]
             keep &= part == np.bincount(part).argmax()
-        return graph._keep(keep)
+        return graph.restrict(keep)
 
-    def _keep(self, keep: np.ndarray) -> KnowledgeGraph:
-        """Keep the marked entities and whatever refers to them alone."""
+    def restrict(self, keep: np.ndarray) -> KnowledgeGraph:
+        """Keep some entities and whatever refers to them alone; ids are numbered anew.
+
+        Args:
+            keep: True for each entity that stays. Bool [N].
+        """
         if keep.all():
             return self
         number = pl.Series(np.where(keep, np.cumsum(keep) - 1, -1))

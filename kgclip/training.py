@@ -21,10 +21,10 @@ from kgclip.config import TrainConfig, check_config, load_config
 from kgclip.evaluation.link_prediction import evaluate_link_prediction
 from kgclip.evaluation.retrieval import evaluate_retrieval
 from kgclip.graph import KnowledgeGraph, load_graph
-from kgclip.nn.clip import build_tokenizer, create_model_and_transforms, lock_image_trunk
+from kgclip.nn.clip import build_tokenizer, lock_image_trunk
 from kgclip.nn.features import cache_image_features
 from kgclip.nn.losses import LOSSES
-from kgclip.nn.model import GraphEncoder, KnowledgeCLIP
+from kgclip.nn.model import KnowledgeCLIP, create_model_and_transforms
 from kgclip.recipe import build_graph
 from kgclip.trainer import LossTerm, Trainer
 
@@ -40,21 +40,14 @@ def build_model(config: TrainConfig) -> tuple[KnowledgeCLIP, Callable[[Any], Ten
     """
     settings = config.model
     torch.manual_seed(config.trainer.seed)
-    clip, _, preprocess = create_model_and_transforms(
-        settings.name, settings.pretrained, pretrained_image=settings.pretrained_image
+    model, _, preprocess = create_model_and_transforms(
+        settings.name,
+        settings.pretrained,
+        graph_layers=settings.graph_layers,
+        pretrained_image=settings.pretrained_image,
     )
-    lock_image_trunk(clip)
-    width = joint_width(clip)
-    encoder = GraphEncoder(width, settings.graph_layers) if settings.graph_layers else None
-    return KnowledgeCLIP(clip, encoder), preprocess
-
-
-def joint_width(clip: nn.Module) -> int:
-    """Width D of the joint space of an open_clip model, read off its text tower."""
-    with torch.no_grad():
-        tokens = torch.zeros(1, int(clip.context_length), dtype=torch.long)  # type: ignore[arg-type]  # open_clip is untyped
-        features: Tensor = clip.encode_text(tokens)  # type: ignore[operator]  # open_clip is untyped
-    return features.shape[-1]
+    lock_image_trunk(model.clip)
+    return model, preprocess
 
 
 def build_corpus(

@@ -70,8 +70,8 @@ def test_corpus_says_what_the_graph_says(corpus):
     assert corpus.labels == NAMES
     assert corpus.relation_labels == ["likes", "near"]
     facts = [(corpus.relation_labels[r], corpus.labels[t]) for r, t in corpus.facts.tolist()]
-    rebuilt = [(corpus.labels[h], *facts[f]) for h, f in
-               zip(corpus.triples[:, 0].tolist(), corpus.fact_ids.tolist(), strict=True)]  # fmt: skip
+    pairs = zip(corpus.triples[:, 0].tolist(), corpus.fact_ids.tolist(), strict=True)
+    rebuilt = [(corpus.labels[head], *facts[fact]) for head, fact in pairs]
     assert rebuilt == TRIPLES
     assert corpus.first_image.tolist() == [0, 1, 2, -1, -1]
     assert torch.equal(corpus.fact_text, tokenizer([" ".join(fact) for fact in facts]))

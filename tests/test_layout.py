@@ -38,11 +38,13 @@ LAYOUT = {
     " resvg_py",
     "sources.openmoji_splits": "tables",
     "sources": "tables graph sources.rdf sources.delimited sources.openmoji",
+    "similarity": "",
     "recipe": "tables storage graph splits sources sources.openmoji_splits",
     "kgclip": "graph sources recipe",
     "charts": "",
     "report": "tables charts",
     # Tensor half.
+    "hetero": "tables graph torch torch_geometric",
     "nn": "",
     "nn.output": "torch",
     "nn.relation_gate": "torch",
@@ -51,7 +53,8 @@ LAYOUT = {
     "nn.clip": "torch open_clip nn.pretrained",
     "nn.tokens": "torch open_clip nn.clip",
     "nn.features": "tables torch safetensors PIL nn.clip",
-    "nn.model": "torch nn.clip nn.output nn.relation_gate nn.tokens",
+    "nn.model": "torch torch_geometric hetero nn nn.clip nn.output nn.relation_gate nn.tokens",
+    "nn.paths": "torch",
     "batches": "graph torch nn.model nn.output nn.tokens",
     "checkpoint": "tables torch safetensors",
     "trainer": "tables torch batches checkpoint nn.losses nn.output",
@@ -69,6 +72,7 @@ LAYOUT = {
     "experiments": "",
     "experiments.world_scores": "torch batches nn.model"
     " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
+    "experiments.world_paths": "torch batches similarity nn.paths experiments.world_scores",
     "experiments.world": "graph recipe config torch batches training nn.clip nn.model"
     " experiments.world_scores",
     # Command line: the only place that turns names and config into objects.

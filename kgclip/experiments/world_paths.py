@@ -308,7 +308,7 @@ def answer(model: PathEncoder, graph: PathGraph, corpus: Corpus, chunk: int = 64
     weights = normalised_weights(graph)
     result = torch.zeros(graph.known.shape)
     for question, columns in enumerate(candidates):
-        for rows in torch.arange(len(graph.country)).split(chunk):
+        for rows in torch.split(torch.arange(len(graph.country)), chunk):
             asked = torch.full((len(rows),), question)
             scores = _score(model, graph, rows, asked, weights, graph.known, candidates)
             logits = scores[:, graph.fact_node[columns]]

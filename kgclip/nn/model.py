@@ -9,12 +9,17 @@ pooled features of relation and tail learns far less in the same steps.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.data import HeteroData
 
-from kgclip.nn.clip import image_head
+from kgclip.hetero import global_edges
+from kgclip.nn import clip as open_clip_models
+from kgclip.nn.clip import build_tokenizer, image_head
 from kgclip.nn.output import KnowledgeOutput
 from kgclip.nn.relation_gate import RelationGateConv
 from kgclip.nn.tokens import encode_text_trimmed
@@ -110,6 +115,7 @@ class KnowledgeCLIP(nn.Module):
         graph_encoder: Encodes entities by their neighbours; ``None`` = no graph part.
         triple_encoder: Fuses unpooled tokens of head, relation and tail; ``None`` = the text
             tower reads triples.
+        tokenizer: From texts to token ids, for ``encode_entities``.
     """
 
     def __init__(
@@ -117,11 +123,13 @@ class KnowledgeCLIP(nn.Module):
         clip: nn.Module,
         graph_encoder: nn.Module | None = None,
         triple_encoder: nn.Module | None = None,
+        tokenizer: Callable[[list[str]], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.clip = clip
         self.graph_encoder = graph_encoder
         self.triple_encoder = triple_encoder
+        self.tokenizer = tokenizer
         self.entity_gate = nn.Parameter(torch.zeros(())) if graph_encoder is not None else None
 
     @property
@@ -206,6 +214,47 @@ class KnowledgeCLIP(nn.Module):
         # Times 10: a scalar moves by one learning rate a step, and runs are short.
         return F.normalize(own + torch.tanh(10 * self.entity_gate) * graph, dim=-1)
 
+    def encode_entities(self, data: HeteroData, entity_ids: Tensor) -> Tensor:
+        """Encode entities by their labels and the graph around them, fused.
+
+        Args:
+            data: As :func:`kgclip.hetero.to_hetero` makes it, whole or cut.
+            entity_ids: Rows of the graph's entities; an entity that ``data`` lacks, or that has
+                no neighbour in it, is its label alone. Long [B].
+
+        Returns:
+            Unit vectors; before training, the text features of the labels. Float [B, D].
+
+        Raises:
+            ValueError: If the model has no tokenizer or ``data`` no graph.
+        """
+        if self.tokenizer is None or not hasattr(data, "graph"):
+            raise ValueError(
+                "encode_entities needs model.tokenizer, which create_model_and_transforms sets, "
+                "and data made by kgclip.hetero.to_hetero"
+            )
+        labels = data.graph.labels()
+        own = self._encode_labels(labels)
+        if self.graph_encoder is None:
+            return own[entity_ids]
+        edge_index, edge_type = global_edges(data)
+        names = data.graph.relations["label"].fill_null(data.graph.relations["name"]).to_list()
+        relations = self._encode_labels(names + [f"inverse of {name}" for name in names])
+        edge_index, edge_type = edge_index.to(own.device), edge_type.to(own.device)
+        seen = self.graph_encoder(own, edge_index, edge_type, relations)
+        return self.fuse(own[entity_ids], seen[entity_ids])
+
+    def _encode_labels(self, labels: list[str], chunk: int = 1024) -> Tensor:
+        assert self.tokenizer is not None
+        device = self.logit_scale.device
+        parts = [
+            encode_text_trimmed(
+                self.clip, self.tokenizer(labels[i : i + chunk]).to(device), normalize=True
+            )
+            for i in range(0, len(labels), chunk)
+        ]
+        return torch.cat(parts)
+
     def project_image(self, image: Tensor) -> Tensor:
         """Pictures, or cached trunk features [B, W], to joint features, not normalised."""
         return image_head(self.clip, image) if image.ndim == 2 else self.encode_image(image)
@@ -223,3 +272,39 @@ class KnowledgeCLIP(nn.Module):
             from_image = F.normalize(self.project_image(triples.image), dim=-1)
             features = features.index_put((triples.image_mask,), from_image.to(features.dtype))
         return features
+
+
+def create_model_and_transforms(
+    model_name: str, pretrained: str | None = None, *, graph_layers: int = 2, **kwargs: Any
+) -> tuple[KnowledgeCLIP, Callable[[Any], Tensor], Callable[[Any], Tensor]]:
+    """Create a Knowledge-CLIP around an open_clip model; open_clip's function otherwise.
+
+    The graph part is conditioned on the texts of relations and needs no graph to be built.
+
+    Args:
+        model_name: A name of ``open_clip.list_models()``, ``hf-hub:…``, ``local-dir:…`` or ours.
+        pretrained: open_clip's tag of trained weights, or the path of a checkpoint.
+        graph_layers: Hops of the graph encoder; 0 = no graph part.
+        **kwargs: Everything else that ``open_clip.create_model_and_transforms`` takes.
+
+    Returns:
+        The model, the transform for training and the one for evaluation.
+
+    Raises:
+        ValueError: If open_clip has no such model; says the nearest name.
+    """
+    clip, train, val = open_clip_models.create_model_and_transforms(
+        model_name, pretrained, **kwargs
+    )
+    tokenizer = build_tokenizer(model_name)
+    encoder = GraphEncoder(joint_width(clip), graph_layers) if graph_layers else None
+    return KnowledgeCLIP(clip, encoder, tokenizer=tokenizer), train, val
+
+
+def joint_width(clip: nn.Module) -> int:
+    """Width D of the joint space of an open_clip model, read off its text tower."""
+    device = next(clip.parameters()).device
+    tokens = torch.zeros(1, int(clip.context_length), dtype=torch.long, device=device)  # type: ignore[arg-type]  # open_clip is untyped
+    with torch.no_grad():
+        features: Tensor = clip.encode_text(tokens)  # type: ignore[operator]  # open_clip is untyped
+    return features.shape[-1]

@@ -4,7 +4,15 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
-from kgclip.nn.model import GraphEncoder, GraphInputs, KnowledgeCLIP, TripleInputs
+from kgclip.graph import KnowledgeGraph
+from kgclip.hetero import to_hetero
+from kgclip.nn.model import (
+    GraphEncoder,
+    GraphInputs,
+    KnowledgeCLIP,
+    TripleInputs,
+    create_model_and_transforms,
+)
 
 WIDTH = 16
 
@@ -102,3 +110,38 @@ def test_graph_without_graph_encoder_is_refused(clip):
 def test_at_least_one_hop():
     with pytest.raises(ValueError, match="num_layers is 0"):
         GraphEncoder(WIDTH, num_layers=0)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    graph = KnowledgeGraph.from_triples(
+        [("Kenya", "capital", "Nairobi"), ("Kenya", "near", "Chad")]
+    )
+    torch.manual_seed(0)
+    model, _, _ = create_model_and_transforms("RN50", image_interpolation="bicubic")
+    return model.eval(), graph
+
+
+def test_entities_before_training_are_their_labels(whole):
+    model, graph = whole
+    with torch.no_grad():
+        encoded = model.encode_entities(to_hetero(graph), torch.tensor([2, 0]))
+        labels = model.encode_text(model.tokenizer(["Chad", "Kenya"]), normalize=True)
+    torch.testing.assert_close(encoded, labels, atol=2e-6, rtol=0)
+
+
+def test_an_open_gate_lets_the_graph_in(whole):
+    model, graph = whole
+    with torch.no_grad():
+        before = model.encode_entities(to_hetero(graph), torch.arange(3))
+        model.entity_gate.fill_(0.1)
+        after = model.encode_entities(to_hetero(graph, by_type=False), torch.arange(3))
+        model.entity_gate.zero_()
+    assert (after - before).norm(dim=1).min() > 0.01
+    torch.testing.assert_close(after.norm(dim=1), torch.ones(3))
+
+
+def test_entities_need_a_tokenizer(clip):
+    graph = KnowledgeGraph.from_triples([("a", "r", "b")])
+    with pytest.raises(ValueError, match=r"needs model\.tokenizer"):
+        KnowledgeCLIP(clip).encode_entities(to_hetero(graph), torch.tensor([0]))

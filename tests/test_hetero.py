@@ -1,0 +1,102 @@
+"""HeteroData keeps every name and fact, also after PyG has worked on it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch_geometric.data import Data
+
+from kgclip.graph import KnowledgeGraph
+from kgclip.hetero import (
+    edge_index_and_type,
+    from_hetero,
+    global_edges,
+    to_hetero,
+    unique_keys,
+)
+from kgclip.tables import GraphError, build_tables
+from tests.test_storage import graphs
+
+
+@pytest.fixture
+def graph():
+    tables = build_tables(
+        {
+            "entities": {
+                "name": ["a", "b", "c", "alone"],
+                "type": ["http://x/City", "http://x/City", "Río", None],
+            },
+            "relations": {"name": ["r/1", "r 1", "unused"], "label": [None, "r 1", None]},
+            "triples": {"head": [0, 0, 1, 2], "relation": [0, 0, 1, 1], "tail": [1, 1, 2, 2]},
+            "texts": {"entity": [0], "text": ["A"], "kind": ["label"]},
+        }
+    )
+    return KnowledgeGraph(tables)
+
+
+@given(graphs())
+@settings(max_examples=25, deadline=None)
+def test_round_trip(tables):
+    graph = KnowledgeGraph(tables)
+    for by_type in (True, False):
+        for inverse in (True, False):
+            data = to_hetero(graph, inverse=inverse, by_type=by_type)
+            assert from_hetero(data) == graph
+            merged = data.to_homogeneous() if graph.num_triples else data
+            assert from_hetero(merged) == graph
+
+
+def test_stores_say_what_the_graph_says(graph):
+    data = to_hetero(graph)
+    assert set(data.node_types) == {"http_x_City", "Río", "entity"}
+    assert data["http_x_City"].entity_id.tolist() == [0, 1]
+    store = data["http_x_City", "r_1", "http_x_City"]
+    assert store.edge_index.tolist() == [[0, 0], [1, 1]], "duplicates are kept"
+    back = data["Río", "inverse_of_r_1_2", "http_x_City"]
+    assert back.edge_index.tolist() == [[0], [1]]
+    assert back.edge_type.tolist() == [1 + 3]
+    assert (data.entity_names, data.relation_names[2]) == (["a", "b", "c", "alone"], "unused")
+    assert data.validate()
+
+
+def test_subgraph_converts_back_to_the_part(graph):
+    data = to_hetero(graph).subgraph({"http_x_City": torch.tensor([1])})
+    part = from_hetero(data)
+    assert part.entities["name"].to_list() == ["b", "c", "alone"]
+    assert part.triples.select("head", "relation", "tail").rows() == [(0, 1, 1), (1, 1, 1)]
+    assert part.texts.is_empty()
+
+
+def test_one_type_has_edge_types_of_relations_alone(graph):
+    data = to_hetero(graph, inverse=False, by_type=False)
+    assert data.node_types == ["entity"]
+    assert data.edge_types == [("entity", "r_1", "entity"), ("entity", "r_1_2", "entity")]
+
+
+@pytest.mark.parametrize("by_type", [True, False])
+def test_global_edges_are_the_homogeneous_view(graph, by_type):
+    expected, expected_type, _ = edge_index_and_type(graph)
+    wanted = sorted(zip(*expected.tolist(), expected_type.tolist(), strict=True))
+    data = to_hetero(graph, by_type=by_type)
+    edges, types = global_edges(data)
+    assert sorted(zip(*edges.tolist(), types.tolist(), strict=True)) == wanted
+
+
+def test_homogeneous_view(graph):
+    edge_index, edge_type, triple_id = edge_index_and_type(graph)
+    assert edge_index.tolist() == [[0, 0, 1, 2, 1, 1, 2, 2], [1, 1, 2, 2, 0, 0, 1, 2]]
+    assert edge_type.tolist() == [0, 0, 1, 1, 3, 3, 4, 4]
+    assert triple_id.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert edge_index_and_type(graph, inverse=False, splits=["train"])[0].shape == (2, 0)
+
+
+def test_keys_are_unique_and_plain():
+    assert unique_keys(["a b", "a/b", "", "a_b_2"]) == ["a_b", "a_b_2", "x", "a_b_2_2"]
+
+
+def test_other_data_are_refused(graph):
+    with pytest.raises(GraphError, match=r"data\.graph is missing"):
+        from_hetero(Data(num_nodes=2))
+    data = to_hetero(graph)
+    del data["Río"].entity_id
+    with pytest.raises(GraphError, match="no entity_id"):
+        from_hetero(data)
