@@ -45,6 +45,7 @@ LAYOUT = {
     "report": "tables charts",
     # Tensor half.
     "hetero": "tables graph torch torch_geometric",
+    "sampling": "torch torch_geometric",
     "nn": "",
     "nn.output": "torch",
     "nn.relation_gate": "torch",
