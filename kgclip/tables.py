@@ -156,6 +156,8 @@ def _conform(name: str, given: pl.DataFrame | Mapping[str, object] | None) -> pl
     if given is None:
         return pl.DataFrame(schema=dict(schema))
     frame = given if isinstance(given, pl.DataFrame) else pl.DataFrame(dict(given))
+    if not frame.columns:  # selecting literals from nothing would make a row
+        return pl.DataFrame(schema=dict(schema))
     unknown = [column for column in frame.columns if column not in schema]
     if unknown:
         raise GraphError(
