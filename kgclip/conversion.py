@@ -197,11 +197,27 @@ def _frame(rows: list[dict[str, Any]], table: str) -> pl.DataFrame:
     return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
 
 
-def tables_to_rdflib(tables: Tables) -> rdflib.Graph:
-    """Convert to an rdflib graph; duplicates and weights have no place in RDF and are left out."""
+def tables_to_rdflib(tables: Tables, drop: bool = False) -> rdflib.Graph:
+    """Convert to an rdflib graph.
+
+    A name that is no IRI is minted under ``urn:kgclip:`` and kept as ``rdfs:label``. RDF knows
+    no duplicates.
+
+    Args:
+        tables: Any graph.
+        drop: Leave out what RDF cannot say: weights, boxes, splits and named graphs.
+
+    Raises:
+        GraphError: If there is such a thing and ``drop`` is not set.
+    """
     import rdflib
 
+    if not drop:
+        _check_sayable(tables)
     graph = rdflib.Graph()
+    for name in tables.entities["name"]:
+        if not name.startswith("_:") and _iri(name) != name:
+            graph.add((_node(name), rdflib.RDFS.label, rdflib.Literal(name)))
     names = [_node(name) for name in tables.entities["name"]]
     predicates = [rdflib.URIRef(_iri(name)) for name in tables.relations["name"]]
     for head, relation, tail in tables.triples.select("head", "relation", "tail").iter_rows():
@@ -215,6 +231,17 @@ def tables_to_rdflib(tables: Tables) -> rdflib.Graph:
         if kind == "label":
             graph.add((names[entity], rdflib.RDFS.label, rdflib.Literal(text, lang=language)))
     return graph
+
+
+def _check_sayable(tables: Tables) -> None:
+    for what, column in (
+        ("weights", tables.triples["weight"]),
+        ("splits", tables.triples["split"]),
+        ("named graphs", tables.triples["graph"]),
+        ("boxes", tables.images["box"]),
+    ):
+        if column.null_count() < len(column):
+            raise GraphError(f"RDF triples cannot say {what}; give drop=True to leave them out")
 
 
 def tables_from_rdflib(graph: rdflib.Graph) -> Tables:

@@ -167,9 +167,16 @@ class KnowledgeGraph:
         """Convert to a ``networkx.MultiDiGraph`` with entity names as nodes."""
         return tables_to_networkx(self.tables)
 
-    def to_rdflib(self) -> rdflib.Graph:
-        """Convert to an ``rdflib.Graph``."""
-        return tables_to_rdflib(self.tables)
+    def to_rdflib(self, drop: bool = False) -> rdflib.Graph:
+        """Convert to an ``rdflib.Graph``.
+
+        Args:
+            drop: Leave out what RDF cannot say: weights, boxes, splits and named graphs.
+
+        Raises:
+            GraphError: If there is such a thing and ``drop`` is not set.
+        """
+        return tables_to_rdflib(self.tables, drop)
 
     def to_scipy(self, relation: str | int | None = None) -> scipy.sparse.csr_array:
         """Adjacency matrix: how many triples lead from row to column. Int64 [N, N].

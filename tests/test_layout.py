@@ -46,7 +46,7 @@ LAYOUT = {
     # Tensor half.
     "hetero": "tables graph torch torch_geometric",
     "sampling": "torch torch_geometric",
-    "nn": "",
+    "nn": "nn.clip nn.features nn.model nn.output nn.relation_gate nn.tokens",
     "nn.output": "torch",
     "nn.relation_gate": "torch",
     "nn.losses": "torch nn.output",
@@ -54,7 +54,7 @@ LAYOUT = {
     "nn.clip": "torch open_clip nn.pretrained",
     "nn.tokens": "torch open_clip nn.clip",
     "nn.features": "tables torch safetensors PIL nn.clip",
-    "nn.model": "torch torch_geometric hetero nn nn.clip nn.output nn.relation_gate nn.tokens",
+    "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.tokens",
     "nn.paths": "torch",
     "batches": "graph torch nn.model nn.output nn.tokens",
     "checkpoint": "tables torch safetensors",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import traceback
+import warnings
 from typing import Any
 
 import pydantic
@@ -82,6 +84,9 @@ def _root() -> None:
 
 def main() -> None:
     """Run the command that ``sys.argv`` names; exits with 0, or with 2 for unusable input."""
+    # timm warns of torch's deprecations at import, in every worker process too.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\._script")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning:torch.jit._script")
     app(prog_name="kgclip")
 
 

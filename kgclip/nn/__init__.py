@@ -1,1 +1,23 @@
-"""Models and losses: open_clip towers, relation-aware convolutions, Knowledge-CLIP."""
+"""Models: open_clip's towers, the graph encoder beside them, and what they compute."""
+
+from kgclip.nn.clip import build_tokenizer, lock_image_trunk
+from kgclip.nn.features import cache_image_features
+from kgclip.nn.model import GraphEncoder, KnowledgeCLIP, create_model_and_transforms
+from kgclip.nn.output import Batch, KnowledgeOutput, Targets
+from kgclip.nn.relation_gate import RelationGateConv
+from kgclip.nn.tokens import encode_text_trimmed, encode_tokens
+
+__all__ = [
+    "Batch",
+    "GraphEncoder",
+    "KnowledgeCLIP",
+    "KnowledgeOutput",
+    "RelationGateConv",
+    "Targets",
+    "build_tokenizer",
+    "cache_image_features",
+    "create_model_and_transforms",
+    "encode_text_trimmed",
+    "encode_tokens",
+    "lock_image_trunk",
+]

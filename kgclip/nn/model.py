@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from kgclip.hetero import global_edges
-from kgclip.nn import clip as open_clip_models
 from kgclip.nn.clip import build_tokenizer, image_head
+from kgclip.nn.clip import create_model_and_transforms as create_clip_and_transforms
 from kgclip.nn.output import KnowledgeOutput
 from kgclip.nn.relation_gate import RelationGateConv
 from kgclip.nn.tokens import encode_text_trimmed
@@ -293,9 +293,7 @@ def create_model_and_transforms(
     Raises:
         ValueError: If open_clip has no such model; says the nearest name.
     """
-    clip, train, val = open_clip_models.create_model_and_transforms(
-        model_name, pretrained, **kwargs
-    )
+    clip, train, val = create_clip_and_transforms(model_name, pretrained, **kwargs)
     tokenizer = build_tokenizer(model_name)
     encoder = GraphEncoder(joint_width(clip), graph_layers) if graph_layers else None
     return KnowledgeCLIP(clip, encoder, tokenizer=tokenizer), train, val
