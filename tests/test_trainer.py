@@ -394,7 +394,6 @@ def test_batches_follow_the_model_whatever_they_hold():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_model_on_the_gpu_trains_and_resumes_there(tmp_path):
     whole = build(Pairs().cuda(), output=tmp_path / "whole")
     expected = whole.fit()
