@@ -54,6 +54,8 @@ RUNS = {
     "knowledge": "the graph method: facts, and a network over the graph",
     "knowledge_mean": "knowledge, its network replaced by the mean of the neighbours",
     "knowledge_rewired": "knowledge, its graph scrambled: shows whether the graph is used",
+    "walk": "a random walk over facts and edges between like names and flags, not trained",
+    "paths": "a trained model of paths over the same edges as walk",
 }
 TASKS = {
     "fact_to_image": "From a fact to the picture",

@@ -75,7 +75,7 @@ LAYOUT = {
     " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
     "experiments.world_paths": "torch batches similarity nn.paths experiments.world_scores",
     "experiments.world": "graph recipe config torch batches training nn.clip nn.model"
-    " experiments.world_scores",
+    " experiments.world_scores experiments.world_paths",
     # Command line: the only place that turns names and config into objects.
     "cli": "tables",
     "cli.overrides": "tables",

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from kgclip.batches import Corpus
 from kgclip.config import TrainConfig, load_config
+from kgclip.experiments import world_paths as paths
 from kgclip.experiments import world_scores as scores_of
 from kgclip.experiments.world_scores import Features, World
 from kgclip.graph import load_graph
@@ -61,7 +62,11 @@ ROWS = {
     "knowledge": "knowledge",
     "knowledge_mean": "knowledge",
     "knowledge_rewired": "knowledge",
+    "walk": "knowledge",
+    "paths": "knowledge",
 }
+# What is trained, and the run that trains it.
+TRAINED = {**{run: run for run in RUNS}, "paths": "knowledge"}
 _QUICK_STEPS = 6
 _NUM_GALLERIES, _GALLERY_LENGTH = 5, 5
 
@@ -82,10 +87,17 @@ class Job:
     steps: int
     output: Path
 
+    @property
+    def folder(self) -> Path:
+        """Folder of the run; ``kgclip evaluate`` takes it."""
+        return self.output / "runs" / f"{self.run}-{self.seed}"
+
     def config(self) -> TrainConfig:
         """The run's settings."""
         overrides = {
             **RUNS[self.run],
+            "graph": str(self.output / "graph"),
+            "output": str(self.folder),
             "trainer.steps": round(self.steps * MATCHED.get(self.run, 1.0)),
             "trainer.seed": self.seed,
             "batches.seed": self.seed,
@@ -137,7 +149,10 @@ def run_world(
         "steps": steps,
         "wall_seconds": round(time.monotonic() - began, 1),
         "versions": _versions(),
-        "seconds": {run: [answers[run, seed]["seconds"] for seed in seeds] for run in RUNS},
+        "seconds": {
+            name: [answers[run, seed]["seconds"][name] for seed in seeds]
+            for name, run in TRAINED.items()
+        },
         "values": _collect(answers, seeds, "test"),
         "validation": _collect(answers, seeds, "valid"),
         "curves": {run: answers[run, seeds[0]]["curve"] for run in RUNS},
@@ -200,29 +215,34 @@ def _run_job(number: int, job: Job) -> dict[str, Any]:
     def count(step: int, _: nn.Module) -> None:
         _done[number] = step
 
-    output = job.output / "runs" / f"{job.run}-{job.seed}"
-    trainer = fit(job.config(), graph, corpus, model, output=output, on_step=count)
+    trainer = fit(job.config(), graph, corpus, model, output=job.folder, on_step=count)
     world = scores_of.build_world(corpus, entities["type"])
     features = scores_of.encode_world(
         model, corpus, world, build_tokenizer(job.config().model.name)
     )
-    rows = _answer(job, model, corpus, world, features)
+    rows = _answer(job, model, corpus, world, features, entities["type"].to_list())
     return {
         "run": job.run,
         "seed": job.seed,
-        "seconds": round(trainer.cpu_seconds, 2),
-        "curve": read_curve(output / "log.jsonl"),
+        "seconds": {job.run: round(trainer.cpu_seconds, 2), **rows.pop("seconds")},
+        "curve": read_curve(job.folder / "log.jsonl"),
         **rows,
     }
 
 
 def _answer(
-    job: Job, model: KnowledgeCLIP, corpus: Corpus, world: World, features: Features
+    job: Job,
+    model: KnowledgeCLIP,
+    corpus: Corpus,
+    world: World,
+    features: Features,
+    entity_types: list[str | None],
 ) -> dict[str, Any]:
     """Every row that this model answers for: figures by part, and top flags by fact."""
     link = scores_of.link_flags(features, world)
     names = features.entities[world.countries]
     rows: dict[str, dict[str, Tensor]] = {}  # row: {scoring: scores [C, F]}
+    seconds: dict[str, float] = {}  # CPU seconds of what is trained beside the run
     if job.run == "knowledge":
         nodes = {
             "knowledge": scores_of.encode_graph(model, features),
@@ -230,6 +250,8 @@ def _answer(
             "knowledge_rewired": scores_of.encode_graph(model, features, rewire_seed=job.seed),
         }
         rows = {name: _linked(features, world, link, nodes[name]) for name in nodes}
+        for name, scores in _follow_paths(job, corpus, world, entity_types, seconds).items():
+            rows[name] = {"given": scores, "linked": link @ scores}
     elif job.run == "verbalised":
         rows["propagation"] = _linked(features, world, link, scores_of.neighbor_mean(features))
     elif job.run == "clip":
@@ -263,7 +285,31 @@ def _answer(
     label = _choose_class(world, corpus, features)
     for part in scores_of.PARTS:
         figures[part][job.run] |= scores_of.evaluate_pictures(world, corpus, features, part, label)
-    return {"figures": figures, "top": _top_flags(world, corpus, rows)}
+    return {"figures": figures, "top": _top_flags(world, corpus, rows), "seconds": seconds}
+
+
+def _follow_paths(
+    job: Job,
+    corpus: Corpus,
+    world: World,
+    entity_types: list[str | None],
+    seconds: dict[str, float],
+) -> dict[str, Tensor]:
+    """The path model and its untrained opponent on the same edges: scores by row."""
+    flags = corpus.image_features[world.flags]
+    layout = (corpus, world, entity_types, flags)
+    known = paths.build_path_graph(*layout, splits=("train",))
+    given = paths.build_path_graph(*layout, splits=("train", "inference"))
+    options = paths.PathOptions(seed=job.seed)
+    if job.steps <= _QUICK_STEPS:
+        options = dataclasses.replace(options, steps=job.steps)
+    began = time.process_time()
+    model = paths.train_paths(known, corpus, options)
+    seconds["paths"] = round(time.process_time() - began, 2)
+    return {
+        "walk": paths.answer_untrained(given, corpus),
+        "paths": paths.answer(model, given, corpus),
+    }
 
 
 def _linked(features: Features, world: World, link: Tensor, nodes: Tensor) -> dict[str, Tensor]:
