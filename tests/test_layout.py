@@ -61,6 +61,7 @@ LAYOUT = {
     "nn.features": "tables torch safetensors PIL nn.clip",
     "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.tokens",
     "nn.paths": "torch",
+    "reasoning": "torch",
     "batches": "graph torch nn.model nn.output nn.tokens",
     "checkpoint": "tables torch safetensors",
     "trainer": "tables torch batches checkpoint nn.losses nn.output",
@@ -78,7 +79,8 @@ LAYOUT = {
     "experiments": "",
     "experiments.world_scores": "torch batches nn.model"
     " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
-    "experiments.world_paths": "torch batches similarity nn.paths experiments.world_scores",
+    "experiments.world_paths": "torch batches reasoning similarity nn.paths"
+    " experiments.world_scores",
     "experiments.world": "graph recipe config torch batches training nn.clip nn.model"
     " experiments.world_scores experiments.world_paths",
     # Command line: the only place that turns names and config into objects.

@@ -18,13 +18,13 @@ from torch import Tensor
 from kgclip.batches import Corpus
 from kgclip.experiments.world_scores import ASKED_KNOWN, ASKED_NEW, World
 from kgclip.nn.paths import PathEncoder, propagate, random_walk_weights
+from kgclip.reasoning import known_facts_win
 from kgclip.similarity import nearest_edges, text_vectors
 
 SIMILARITIES = ("looks like", "named like", "capital and demonym like", "name in name")
 _MATCHED_TYPES = ("currency", "language", "region", "subregion")
 _NEIGHBORS, _MATCHES = 5, 3
 _LOOK_THRESHOLD, _NAME_THRESHOLD, _MATCH_THRESHOLD = 0.05, 0.0, 0.15
-_UNLIKELY = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,8 +333,5 @@ def apply_rule(probability: Tensor, known: Tensor, corpus: Corpus) -> Tensor:
     result = probability.clone()
     for relation in torch.unique(corpus.facts[:, 0]):
         columns = torch.nonzero(corpus.facts[:, 0] == relation).squeeze(1)
-        told = known[:, columns].any(dim=1)
-        block = result[:, columns]
-        block[told] = block[told] * _UNLIKELY
-        result[:, columns] = torch.where(known[:, columns], torch.ones_like(block), block)
+        result[:, columns] = known_facts_win(probability[:, columns], known[:, columns])
     return result
