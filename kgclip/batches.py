@@ -21,6 +21,7 @@ from kgclip.graph import KnowledgeGraph
 from kgclip.nn.model import GraphInputs, TripleInputs
 from kgclip.nn.output import Batch, Targets
 from kgclip.nn.tokens import encode_text_trimmed
+from kgclip.sampling import group_by_target, sample_subgraph
 
 PAIR_SPLITS = ("train", "pairs_valid", "pairs_test")
 
@@ -143,8 +144,11 @@ class BatchOptions:
         graph: Whether the message graph comes along.
         image_share: Share of triples whose head is read as its picture, where it has one whose
             split is ``"train"``.
-        refresh_every: Steps between two encodings of all entities' texts, which the message
-            graph starts from.
+        num_neighbors: Messages to draw for each entity, by hop, as ``[15, 10]``; -1 = all. Only
+            what is drawn is encoded, so that a step costs the same on a graph of any size. Empty
+            = the whole graph at once, for graphs of some thousand entities.
+        refresh_every: Without ``num_neighbors``: steps between two encodings of all entities'
+            texts, which the message graph starts from.
         repeats: How often an epoch holds the pairs of entities of some types.
         seed: Decides the order of pairs, the triples and what is masked.
     """
@@ -153,6 +157,7 @@ class BatchOptions:
     num_triples: int = 128
     graph: bool = False
     image_share: float = 0.5
+    num_neighbors: tuple[int, ...] = ()
     refresh_every: int = 25
     repeats: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seed: int = 0
@@ -196,6 +201,7 @@ class KnowledgeBatches:
         shown[corpus.image_entity[torch.from_numpy(corpus.image_split == "train")]] = True
         self.shown = shown
         self.edge_index, self.edge_type = corpus.edges(["train"])
+        self._in_edges = group_by_target(self.edge_index, corpus.num_entities)
         self._features: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, step: int) -> Batch:
@@ -219,7 +225,9 @@ class KnowledgeBatches:
             # A stream of its own, so that the order of pairs is the same in every run.
             generator = torch.Generator().manual_seed(_stream(options.seed, 1, step))
             self._add_triples(inputs, targets, generator)
-            if options.graph:
+            if options.graph and options.num_neighbors:
+                inputs["graph"] = self._sampled_graph(targets, generator, step)
+            elif options.graph:
                 self._refresh(step)
                 inputs["graph"] = self._graph(targets, generator)
         return Batch(inputs, targets, options.num_pairs + options.num_triples)
@@ -288,6 +296,30 @@ class KnowledgeBatches:
         return GraphInputs(
             x, self.edge_index[:, keep], self.edge_type[keep], relation_features, rows
         )
+
+    def _sampled_graph(
+        self, targets: Targets, generator: torch.Generator, step: int
+    ) -> GraphInputs:
+        """The same graph, but of drawn messages alone, its texts encoded now."""
+        corpus, options = self.corpus, self.options
+        assert targets.entity_ids is not None
+        rows = targets.entity_ids
+        random = np.random.default_rng(_stream(options.seed, 2, step))
+        drawn, places = sample_subgraph(
+            self._in_edges, rows.numpy(), list(options.num_neighbors), random
+        )
+        nodes, edges = torch.from_numpy(drawn), torch.from_numpy(places)
+        edge_index, edge_type = self.edge_index[:, edges], self.edge_type[edges]
+        keep = ~edges_between(edge_index, self._drawn[:, 0], self._drawn[:, 2])
+        edge_index = torch.searchsorted(nodes, edge_index)
+        rate = torch.rand(len(nodes), 1, generator=generator)
+        dropped = torch.rand(len(nodes), 2 * corpus.num_relations, generator=generator)
+        keep &= (dropped >= rate)[edge_index[1], edge_type]
+        place = torch.searchsorted(nodes, rows.contiguous())
+        x = corpus.text_features(self.clip, corpus.text[nodes]).clone()
+        x[place] = 0
+        relations = corpus.text_features(self.clip, corpus.relation_text)
+        return GraphInputs(x, edge_index[:, keep], edge_type[keep], relations, place)
 
 
 def edges_between(edge_index: Tensor, heads: Tensor, tails: Tensor) -> Tensor:

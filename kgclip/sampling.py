@@ -22,7 +22,7 @@ EdgeType = tuple[str, str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class _InEdges:
+class InEdges:
     """Edges of one type by the node that they enter.
 
     Attributes:
@@ -36,12 +36,18 @@ class _InEdges:
     edge: np.ndarray
 
 
-def _by_target(edge_index: Tensor, num_targets: int) -> _InEdges:
+def group_by_target(edge_index: Tensor, num_targets: int) -> InEdges:
+    """Sort edges by the node that they enter; done once a graph.
+
+    Args:
+        edge_index: Long [2, M].
+        num_targets: Number N of nodes.
+    """
     source, target = edge_index.cpu().numpy()
     edge = np.argsort(target, kind="stable")
     start = np.zeros(num_targets + 1, dtype=np.int64)
     np.cumsum(np.bincount(target, minlength=num_targets), out=start[1:])
-    return _InEdges(start, source[edge], edge)
+    return InEdges(start, source[edge], edge)
 
 
 def choose_edges(
@@ -87,6 +93,34 @@ def choose_edges(
         chosen[:, column] = np.where(taken, last, drawn)
     more = (first[many, None] + chosen).ravel()
     return np.concatenate([places, more]), np.concatenate([rows, np.repeat(many, k)])
+
+
+def sample_subgraph(
+    in_edges: InEdges,
+    seeds: np.ndarray,
+    num_neighbors: Sequence[int],
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the neighbourhood of some nodes in a homogeneous graph.
+
+    Args:
+        in_edges: The graph, by :func:`group_by_target`.
+        seeds: Int64 [s].
+        num_neighbors: Edges to draw for each node, by hop; -1 = all.
+        generator: Source of randomness.
+
+    Returns:
+        Nodes, ascending, int64 [n], and places of the drawn edges in ``edge_index``, none twice,
+        ascending, int64 [m].
+    """
+    nodes = frontier = np.unique(seeds)
+    edges = [np.zeros(0, dtype=np.int64)]
+    for k in num_neighbors:
+        drawn, _ = choose_edges(in_edges.start, frontier, k, generator)
+        edges.append(in_edges.edge[drawn])
+        frontier = np.setdiff1d(in_edges.source[drawn], nodes)
+        nodes = np.union1d(nodes, frontier)
+    return nodes, np.unique(np.concatenate(edges))
 
 
 class NeighborLoader:
@@ -138,7 +172,7 @@ class NeighborLoader:
         self.drop_last, self.seed, self.epoch = drop_last, seed, 0
         self._sizes = _node_sizes(data)
         self._in_edges = {
-            key: _by_target(store.edge_index, self._sizes[key[2]])
+            key: group_by_target(store.edge_index, self._sizes[key[2]])
             for key, store in _edge_stores(data).items()
         }
         self._fanouts = _fanouts(num_neighbors, list(self._in_edges))

@@ -1,5 +1,7 @@
 """Batches are a pure function of the step and leak nothing that they ask."""
 
+import dataclasses
+
 import pytest
 import torch
 from open_clip.model import CLIP
@@ -137,6 +139,42 @@ def test_message_graph_is_without_the_batch(graph, corpus, clip):
         ends = {frozenset(pair) for pair in inputs.edge_index.T.tolist()}
         assert frozenset((int(head), int(tail))) not in ends, "also in the other direction"
         assert not inputs.x[head].any()
+
+
+def test_drawn_messages_are_the_whole_graphs_around_the_batch(graph, corpus, clip, monkeypatch):
+    """With all neighbours drawn and nothing dropped, the encoder sees the same."""
+    monkeypatch.setattr(torch, "rand", lambda *size, generator=None: torch.zeros(size))
+    torch.manual_seed(0)
+    encoder = GraphEncoder(16)
+    with torch.no_grad():
+        encoder.hop_gates.fill_(0.5)
+    options = {"num_triples": 2, "num_pairs": 0}
+    whole = batches(graph, corpus, clip, **options)
+    drawn = batches(graph, corpus, clip, num_neighbors=[-1, -1], **options)
+    for step in range(10):
+        seen = []
+        for maker in (whole, drawn):
+            batch = KnowledgeBatches.__call__(with_graph(maker), step).inputs["graph"]
+            out = encoder(batch.x, batch.edge_index, batch.edge_type, batch.relation_features)
+            seen.append(out[batch.rows])
+        torch.testing.assert_close(*seen)
+
+
+def with_graph(maker):
+    maker.options = dataclasses.replace(maker.options, graph=True)
+    return maker
+
+
+def test_drawn_messages_are_few_and_repeat(graph, corpus, clip):
+    makers = [
+        with_graph(batches(graph, corpus, clip, num_triples=1, num_neighbors=[1])) for _ in "ab"
+    ]
+    for step in range(5):
+        one, other = (maker(step).inputs["graph"] for maker in makers)
+        assert torch.equal(one.edge_index, other.edge_index)
+        assert torch.equal(one.x, other.x)
+        assert one.edge_index.shape[1] <= 1
+        assert len(one.x) <= 2
 
 
 def test_known_heads_are_those_of_training(graph, corpus, clip):

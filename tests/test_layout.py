@@ -62,7 +62,7 @@ LAYOUT = {
     "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.tokens",
     "nn.paths": "torch",
     "reasoning": "torch",
-    "batches": "graph torch nn.model nn.output nn.tokens",
+    "batches": "graph sampling torch nn.model nn.output nn.tokens",
     "checkpoint": "tables torch safetensors",
     "trainer": "tables torch batches checkpoint nn.losses nn.output",
     # Evaluation takes arrays and callables: it knows no model, no trainer, no graph.

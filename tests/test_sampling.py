@@ -8,7 +8,13 @@ from torch_geometric.utils import k_hop_subgraph
 
 from kgclip.graph import KnowledgeGraph
 from kgclip.hetero import from_hetero, to_hetero
-from kgclip.sampling import NeighborLoader, choose_edges, sample_negatives
+from kgclip.sampling import (
+    NeighborLoader,
+    choose_edges,
+    group_by_target,
+    sample_negatives,
+    sample_subgraph,
+)
 
 
 def random_data(nodes=30, edges=120, seed=0):
@@ -96,6 +102,21 @@ def test_no_node_has_more_than_its_share():
             targets, counts = torch.unique(batch[key].edge_index[1], return_counts=True)
             assert (counts <= 2).all(), targets
             assert len(set(batch[key].e_id.tolist())) == len(batch[key].e_id)
+
+
+@pytest.mark.parametrize("hops", [0, 1, 2])
+def test_subgraph_equals_pygs_k_hop_subgraph(hops):
+    data = random_data()
+    in_edges = group_by_target(data.edge_index, 30)
+    for seed in range(0, 30, 5):
+        nodes, edges = sample_subgraph(
+            in_edges, np.array([seed, seed]), [-1] * hops, np.random.default_rng(0)
+        )
+        expected, _, _, _ = k_hop_subgraph(seed, hops, data.edge_index)
+        assert nodes.tolist() == expected.tolist()
+        inner = k_hop_subgraph(seed, hops - 1, data.edge_index)[0] if hops else expected[:0]
+        into = torch.isin(data.edge_index[1], inner).nonzero().squeeze(1)
+        assert edges.tolist() == into.tolist()
 
 
 def test_fan_out_by_edge_type():
