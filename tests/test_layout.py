@@ -61,6 +61,8 @@ LAYOUT = {
     "nn.features": "tables torch safetensors PIL nn.clip",
     "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.tokens",
     "nn.paths": "torch",
+    "nn.scoring": "torch",
+    "nn.embedding": "torch nn.scoring",
     "reasoning": "torch",
     "batches": "graph sampling torch nn.model nn.output nn.tokens",
     "checkpoint": "tables torch safetensors",
