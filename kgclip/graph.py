@@ -62,6 +62,9 @@ class KnowledgeGraph:
         theirs = other.tables.frames()
         return all(frame.equals(theirs[name]) for name, frame in self.tables.frames().items())
 
+    def __reduce__(self) -> tuple[type[KnowledgeGraph], tuple[Tables, Path | None]]:
+        return KnowledgeGraph, (self.tables, self.root)  # copying sets no attribute either
+
     __hash__ = None  # type: ignore[assignment]  # equal by content, too large to hash
 
     def __repr__(self) -> str:

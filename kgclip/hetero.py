@@ -149,13 +149,17 @@ def global_edges(data: HeteroData | Data) -> tuple[Tensor, Tensor]:
     Returns:
         ``edge_index`` long [2, M] and ``edge_type`` long [M].
     """
+    relations = torch.from_numpy(data.graph.triples["relation"].to_numpy().copy())
     indices, types = [torch.zeros(2, 0, dtype=torch.long)], [torch.zeros(0, dtype=torch.long)]
     for store in data.edge_stores:
         ends = store._key[::2] if isinstance(data, HeteroData) else (None, None)
         source, target = (data.entity_id if end is None else data[end].entity_id for end in ends)
         row, column = store.edge_index
         indices.append(torch.stack([source[row], target[column]]))
-        types.append(store.edge_type)
+        # Not edge_type: to_homogeneous() overwrites it with the number of the edge type.
+        triple = store.triple_id
+        relation = relations[torch.where(triple < 0, -1 - triple, triple)]
+        types.append(torch.where(triple < 0, relation + data.graph.num_relations, relation))
     return torch.cat(indices, dim=1), torch.cat(types)
 
 

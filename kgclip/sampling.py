@@ -338,6 +338,8 @@ def _seeds(data: Data | HeteroData, sizes: Mapping[str, int], given: Any) -> tup
         raise ValueError(f"input_nodes: {nodes.dtype} {list(nodes.shape)} given, long [n] expected")
     if len(nodes) and not 0 <= int(nodes.min()) <= int(nodes.max()) < sizes[kind]:
         raise ValueError(f"input_nodes: ids in [0, {sizes[kind]}) expected, {nodes} given")
+    if len(torch.unique(nodes)) < len(nodes):
+        raise ValueError("input_nodes: an id occurs twice; a batch has each node once")
     return kind, nodes.numpy().astype(np.int64)
 
 

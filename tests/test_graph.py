@@ -1,5 +1,7 @@
 """What a KnowledgeGraph can do, and that it never changes."""
 
+import copy
+
 import numpy as np
 import polars as pl
 import pytest
@@ -33,6 +35,10 @@ def test_it_does_not_change(graph):
         graph.root = "x"
     graph.triples.with_columns(head=pl.lit(0))
     assert names(graph) == ROWS
+
+
+def test_it_can_be_copied(graph):
+    assert copy.deepcopy(graph) == graph
 
 
 def test_equality_is_of_the_tables(graph):

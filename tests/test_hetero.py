@@ -77,8 +77,9 @@ def test_global_edges_are_the_homogeneous_view(graph, by_type):
     expected, expected_type, _ = edge_index_and_type(graph)
     wanted = sorted(zip(*expected.tolist(), expected_type.tolist(), strict=True))
     data = to_hetero(graph, by_type=by_type)
-    edges, types = global_edges(data)
-    assert sorted(zip(*edges.tolist(), types.tolist(), strict=True)) == wanted
+    for form in (data, data.to_homogeneous()):
+        edges, types = global_edges(form)
+        assert sorted(zip(*edges.tolist(), types.tolist(), strict=True)) == wanted
 
 
 def test_homogeneous_view(graph):

@@ -202,6 +202,7 @@ def test_graph_comes_back_from_a_batch():
         ({"num_neighbors": [-2]}, "-1 or more"),
         ({"num_neighbors": [1], "input_nodes": torch.tensor([99])}, r"ids in \[0, 30\)"),
         ({"num_neighbors": [1], "input_nodes": torch.tensor([0.5])}, "long"),
+        ({"num_neighbors": [1], "input_nodes": torch.tensor([3, 3])}, "occurs twice"),
         ({"num_neighbors": [1], "batch_size": 0}, "1 or more"),
         ({"num_neighbors": [1], "subgraph_type": "x"}, "'induced' expected"),
     ],

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kgclip.nn.rgcn import check_edges
+from kgclip.nn.rgcn import check_edges, check_features
 
 COMPOSITIONS = ("mult", "sub", "corr")
 
@@ -125,9 +125,17 @@ class CompGCNConv(nn.Module):
             Float [N, out_channels].
 
         Raises:
-            ValueError: If edges or relation features are missing, of the wrong shape or range.
+            ValueError: If features, edges or relation features are missing, of the wrong shape
+                or range, or the number of relations is odd.
         """
-        relations = self.relation_vectors(relation_features)
+        check_features(x, len(self.loop_relation))
+        # Under autocast too: sums over thousands of neighbours need the full precision.
+        x = x.to(self.loop_relation.dtype)
+        relations = self.relation_vectors(relation_features).to(x.dtype)
+        if len(relations) % 2:
+            raise ValueError(
+                f"{len(relations)} relations given, an even number expected: each with its inverse"
+            )
         check_edges(edge_index, edge_type, len(x), len(relations))
         is_forward = edge_type < len(relations) // 2
         out = self.loop_weight(compose(x, self.loop_relation, self.composition))
@@ -156,6 +164,8 @@ class CompGCNConv(nn.Module):
             )  # fmt: skip
         vectors: Tensor | None = self.relations
         if self.relation_text is not None:
+            assert relation_features is not None
+            check_features(relation_features, self.relation_text.in_features, "relation_features")
             text: Tensor = self.relation_text(relation_features)
             if vectors is not None and len(vectors) != len(text):
                 raise ValueError(

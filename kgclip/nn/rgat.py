@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kgclip.nn.rgcn import check_edges
+from kgclip.nn.rgcn import check_edges, check_features
 
 
 class RGATConv(nn.Module):
@@ -69,8 +69,9 @@ class RGATConv(nn.Module):
             Float [N, heads * out_channels].
 
         Raises:
-            ValueError: If the edges are of the wrong kind, shape or range.
+            ValueError: If features or edges are of the wrong kind, shape or range.
         """
+        check_features(x, self.basis.shape[1])
         check_edges(edge_index, edge_type, len(x), self.num_relations)
         source, target = edge_index
         projected = torch.einsum("ni,bio->nbo", x, self.basis)
@@ -80,11 +81,13 @@ class RGATConv(nn.Module):
         asked = torch.einsum("nbho,ho->nbh", projected, self.query)
         told = torch.einsum("nbho,ho->nbh", projected, self.key)
         logits = torch.einsum("ebh,eb->eh", asked[target] + told[source], mixture)
-        alpha = _softmax(F.leaky_relu(logits, self.negative_slope), target, len(x))
-        messages = x.new_zeros(len(source), self.heads, self.out_channels)
+        # Under autocast too: sums over thousands of neighbours need the full precision.
+        logits = F.leaky_relu(logits.to(mixture.dtype), self.negative_slope)
+        alpha = _softmax(logits, target, len(x))
+        messages = mixture.new_zeros(len(source), self.heads, self.out_channels)
         for number in range(self.num_bases):
             messages = messages + projected[source, number] * mixture[:, number, None, None]
-        out = x.new_zeros(len(x), self.heads, self.out_channels)
+        out = messages.new_zeros(len(x), self.heads, self.out_channels)
         out = out.index_add(0, target, messages * alpha[:, :, None])
         rooted: Tensor = out.flatten(1) + self.root(x)
         return rooted

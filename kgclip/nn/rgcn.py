@@ -112,6 +112,13 @@ class _Propagate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            return _Propagate._grads(ctx, grad, x, weight)
+
+    @staticmethod
+    def _grads(
+        ctx: Any, grad: Tensor, x: Tensor, weight: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         wants_x, wants_weight, _ = ctx.needs_input_grad
         grad_x = torch.zeros_like(x) if wants_x else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
@@ -216,9 +223,14 @@ class RGCNConv(nn.Module):
             Float [N, out_channels].
 
         Raises:
-            ValueError: If the edges are of the wrong kind, shape or range.
+            ValueError: If features or edges are of the wrong kind, shape or range.
         """
-        out: Tensor = _Propagate.apply(x, self._matrices(), self._blocks(x, edge_index, edge_type))
+        check_features(x, self.in_channels)
+        x = x.to(self.weight.dtype)
+        # Under autocast too: sums over thousands of neighbours need the full precision.
+        with torch.autocast(x.device.type, enabled=False):
+            blocks = self._blocks(x, edge_index, edge_type)
+            out: Tensor = _Propagate.apply(x, self._matrices(), blocks)
         if self.root is not None:
             out = out + x @ self.root
         return out if self.bias is None else out + self.bias
@@ -239,8 +251,9 @@ class RGCNConv(nn.Module):
 
     def _blocks(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> list[_Block]:
         tensors = (edge_index, edge_type)
-        versions = tuple(tensor._version for tensor in tensors)
-        if self._plan is not None:
+        counted = not any(tensor.is_inference() for tensor in tensors)
+        versions = tuple(tensor._version for tensor in tensors) if counted else ()
+        if self._plan is not None and counted:
             known, known_versions, size, dtype, blocks = self._plan
             same = all(ref() is tensor for ref, tensor in zip(known, tensors, strict=True))
             if same and known_versions == versions and (size, dtype) == (len(x), x.dtype):
@@ -248,8 +261,28 @@ class RGCNConv(nn.Module):
         check_edges(edge_index, edge_type, len(x), self.num_relations)
         mean = self.aggr == "mean"
         blocks = plan_blocks(edge_index, edge_type, self.num_relations, mean, x.dtype)
-        self._plan = (tuple(map(weakref.ref, tensors)), versions, len(x), x.dtype, blocks)
+        if counted:  # changes of other tensors cannot be noticed
+            self._plan = (tuple(map(weakref.ref, tensors)), versions, len(x), x.dtype, blocks)
         return blocks
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the plan, which belongs to tensors of this process."""
+        return {**self.__dict__, "_plan": None}
+
+
+def check_features(x: Tensor, channels: int, name: str = "x") -> None:
+    """Check features.
+
+    Args:
+        x: Expected float [N, channels].
+        channels: Their width.
+        name: What the message calls them.
+
+    Raises:
+        ValueError: Says what was given and what was expected.
+    """
+    if not x.is_floating_point() or x.ndim != 2 or x.shape[1] != channels:
+        raise ValueError(f"{name}: {x.dtype} {list(x.shape)} given, float [N, {channels}] expected")
 
 
 def check_edges(edge_index: Tensor, edge_type: Tensor, num_nodes: int, num_relations: int) -> None:

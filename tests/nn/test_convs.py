@@ -1,12 +1,14 @@
 """Every convolution equals its slow form, also on awkward graphs; RGCN equals PyG's."""
 
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch_geometric.nn import RGCNConv as PyGRGCNConv
 
 from kgclip.nn.compgcn import CompGCNConv, compose
-from kgclip.nn.convs import CONVS
+from kgclip.nn.convs import CONVS, GatedResidual
 from kgclip.nn.relation_gate import RelationGateConv
 from kgclip.nn.rgcn import RGCNConv
 
@@ -113,6 +115,43 @@ class TestEveryConvolution:
         with pytest.raises(ValueError, match=message):
             CONVS[name](IN, OUT, RELATIONS)(torch.zeros(2, IN), edge_index, edge_type)
 
+    @pytest.mark.parametrize("x", [torch.zeros(2, IN + 1), torch.zeros(2, IN).long()])
+    def test_bad_features(self, name, x):
+        with pytest.raises(ValueError, match=rf"x: torch.* given, float \[N, {IN}\]"):
+            CONVS[name](IN, OUT, RELATIONS)(x, *tensors(2, [])[1:])
+
+    def test_inference_mode(self, name):
+        conv = CONVS[name](IN, OUT, RELATIONS).double()
+        expected = conv(*tensors(*GRAPHS["random"]))
+        with torch.inference_mode():
+            torch.testing.assert_close(conv(*tensors(*GRAPHS["random"])), expected.detach())
+
+    def test_autocast_sums_in_full_precision(self, name):
+        conv = CONVS[name](IN, OUT, RELATIONS)
+        x, *edges = tensors(*GRAPHS["random"])
+        expected = conv(x.float(), *edges)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = conv(x.float().bfloat16(), *edges)
+            out.float().sum().backward()
+        torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+        assert x.grad.isfinite().all()
+
+    def test_pickles_after_use(self, name):
+        conv = CONVS[name](IN, OUT, RELATIONS).double()
+        graph = tensors(*GRAPHS["random"])
+        expected = conv(*graph)
+        torch.testing.assert_close(pickle.loads(pickle.dumps(conv))(*graph), expected)
+
+    def test_a_closed_gate_changes_nothing(self, name):
+        layer = GatedResidual(CONVS[name](IN, IN, RELATIONS).double())
+        x, edge_index, edge_type = tensors(*GRAPHS["random"])
+        out = layer(x, edge_index, edge_type)
+        assert torch.equal(out, x)
+        out.square().sum().backward()
+        assert layer.gate.grad != 0, "training can open it"
+        with pytest.raises(ValueError, match="equal shapes expected"):
+            GatedResidual(CONVS[name](IN, OUT, RELATIONS).double())(x, edge_index, edge_type)
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
@@ -190,6 +229,10 @@ def test_relations_from_text_need_no_vector_of_their_own():
         CompGCNConv(IN, OUT, 6, relation_channels=5)(
             x.float(), edge_index, edge_type, torch.randn(7, 5)
         )
+    with pytest.raises(ValueError, match="7 relations given, an even number"):
+        CompGCNConv(IN, OUT, 7)(x.float(), edge_index, edge_type)
+    with pytest.raises(ValueError, match=r"relation_features: .*\[6, 4\] given"):
+        conv(x.float(), edge_index, edge_type, torch.randn(6, 4))
     with pytest.raises(ValueError, match="give num_relations"):
         CompGCNConv(IN, OUT)
     with pytest.raises(ValueError, match="composition: 'add'"):
