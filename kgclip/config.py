@@ -16,6 +16,7 @@ import pydantic
 
 from kgclip.batches import BatchOptions
 from kgclip.nn.losses import LOSSES
+from kgclip.settings import override
 from kgclip.tables import GraphError
 from kgclip.trainer import TrainerOptions
 
@@ -105,8 +106,7 @@ def load_config(path: str | Path, overrides: Mapping[str, object] | None = None)
         raise GraphError(f"{file}: no such config; give the path of a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise GraphError(f"{file}: not a TOML file: {error}") from error
-    for key, value in (overrides or {}).items():
-        _override(values, key, value)
+    override(values, overrides)
     return check_config(values, str(file))
 
 
@@ -147,12 +147,3 @@ def _known_keys(parents: list[str]) -> list[str]:
 def _nearest(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0)
     return f"did you mean {close[0]!r}? known: {', '.join(known)}"
-
-
-def _override(values: dict[str, Any], key: str, value: object) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise GraphError(f"override {key!r}: {parent!r} is a value, not a table")
-    values[last] = value

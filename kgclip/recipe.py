@@ -22,6 +22,7 @@ from typing import Any
 import pydantic
 
 from kgclip.graph import KnowledgeGraph, load_graph
+from kgclip.settings import override
 from kgclip.sources import find_reader, guess_format
 from kgclip.storage import save_tables
 from kgclip.tables import GraphError, Tables
@@ -118,8 +119,7 @@ def load_recipe(
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise GraphError(f"{file}: not a TOML file: {error}") from error
-    for key, value in (overrides or {}).items():
-        _override(values, key, value)
+    override(values, overrides)
     try:
         return Recipe.model_validate(values), file.parent
     except pydantic.ValidationError as error:
@@ -147,15 +147,6 @@ def recipe_folder() -> Path:
     """Folder of the recipes: package data in a wheel, ``graphs/`` in a checkout."""
     here = Path(__file__).parent
     return here / "graphs" if (here / "graphs").is_dir() else here.parent / "graphs"
-
-
-def _override(values: dict[str, Any], key: str, value: object) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise GraphError(f"override {key!r}: {parent!r} is a value, not a table")
-    values[last] = value
 
 
 def _explain(found: Any) -> str:

@@ -29,6 +29,7 @@ LAYOUT = {
     # Graph half: no torch.
     "tables": "",
     "storage": "tables",
+    "settings": "tables",
     "conversion": "tables",
     "splits": "tables",
     "graph": "tables storage conversion splits",
@@ -39,7 +40,7 @@ LAYOUT = {
     "sources.openmoji_splits": "tables",
     "sources": "tables graph sources.rdf sources.delimited sources.openmoji",
     "similarity": "",
-    "recipe": "tables storage graph splits sources sources.openmoji_splits",
+    "recipe": "settings tables storage graph splits sources sources.openmoji_splits",
     "kgclip": "graph sources recipe",
     "charts": "",
     "report": "tables charts",
@@ -49,7 +50,7 @@ LAYOUT = {
     "nn": "nn.clip nn.compgcn nn.features nn.model nn.output nn.relation_gate nn.rgat nn.rgcn"
     " nn.tokens",
     "nn.output": "torch",
-    "nn.relation_gate": "torch",
+    "nn.relation_gate": "torch nn.rgcn",
     "nn.rgcn": "torch",
     "nn.compgcn": "torch nn.rgcn",
     "nn.rgat": "torch nn.rgcn",
@@ -75,7 +76,7 @@ LAYOUT = {
     "evaluation": "evaluation.ranking evaluation.link_prediction evaluation.retrieval"
     " evaluation.zero_shot",
     # Where it all comes together.
-    "config": "tables batches trainer nn.losses",
+    "config": "settings tables batches trainer nn.losses",
     "training": "tables graph recipe config torch batches checkpoint trainer"
     " nn.clip nn.features nn.losses nn.model evaluation.link_prediction evaluation.retrieval",
     "experiments": "",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kgclip.nn.rgcn import check_edges
+
 
 class RelationGateConv(nn.Module):
     r"""One hop of messages from neighbours, each gated by the text of its relation.
@@ -53,9 +55,9 @@ class RelationGateConv(nn.Module):
             Float [N, channels]; zeros where no edge ends.
 
         Raises:
-            ValueError: If ``edge_index`` and ``edge_type`` are not long or do not fit together.
+            ValueError: If the edges are of the wrong kind, shape or range.
         """
-        _check_edges(edge_index, edge_type)
+        check_edges(edge_index, edge_type, len(x), len(relation_features))
         source, target = edge_index
         gate = 1 + self.gate(relation_features)
         weight = self.weight(relation_features).exp()
@@ -64,15 +66,3 @@ class RelationGateConv(nn.Module):
         total = x.new_zeros(x.shape).index_add(0, target, messages)
         norm = x.new_zeros(len(x), 1).index_add(0, target, weight[edge_type])
         return total / norm.clamp(min=torch.finfo(x.dtype).tiny)
-
-
-def _check_edges(edge_index: Tensor, edge_type: Tensor) -> None:
-    if edge_index.dtype != torch.long or edge_index.ndim != 2 or len(edge_index) != 2:
-        raise ValueError(
-            f"edge_index is {edge_index.dtype} {tuple(edge_index.shape)}; expected long [2, E]"
-        )
-    if edge_type.dtype != torch.long or edge_type.shape != edge_index.shape[1:]:
-        raise ValueError(
-            f"edge_type is {edge_type.dtype} {tuple(edge_type.shape)}; "
-            f"expected long [{edge_index.shape[1]}], one relation an edge"
-        )

@@ -69,9 +69,13 @@ def test_direction_of_messages_is_pygs():
 @pytest.mark.parametrize(
     ("edge_index", "edge_type", "message"),
     [
-        (torch.zeros(2, 3), torch.zeros(3, dtype=torch.long), "edge_index is torch.float32"),
-        (torch.zeros(3, 2, dtype=torch.long), torch.zeros(2, dtype=torch.long), r"\(3, 2\)"),
-        (torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, dtype=torch.long), "one relation"),
+        (torch.zeros(2, 3), torch.zeros(3, dtype=torch.long), "edge_index: torch.float32"),
+        (torch.zeros(3, 2, dtype=torch.long), torch.zeros(2, dtype=torch.long), r"\[3, 2\]"),
+        (
+            torch.zeros(2, 3, dtype=torch.long),
+            torch.zeros(2, dtype=torch.long),
+            r"long \[3\] expected",
+        ),
     ],
 )
 def test_bad_edges(edge_index, edge_type, message):
