@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from kgclip.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
-from kgclip.nn.losses import Loss
+from kgclip.nn.info_nce import Loss
 from kgclip.nn.output import Batch, KnowledgeOutput
 from kgclip.tables import GraphError
 

@@ -1,97 +1,33 @@
-"""Losses: from the fields of ``KnowledgeOutput`` and ``Targets`` that each names to a scalar.
-
-Every contrastive loss rests on two functions, :func:`info_nce` (several positives a query) and
-:func:`masked_info_nce` (one positive, other true answers left out of the denominator). An encoder
-that maps everything to one point therefore gets exactly log(number of candidates), and a loss over
-no query at all is 0.
-"""
+"""Losses: from the fields of ``KnowledgeOutput`` and ``Targets`` that each names to a scalar."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kgclip.nn.info_nce import (
+    both_directions,
+    check_shape,
+    masked_info_nce,
+    mean_over_queries,
+    read_fields,
+    similarity_logits,
+)
+from kgclip.nn.negative_losses import (
+    GraphAlignmentLoss,
+    GraphNegativesLoss,
+    MarginLoss,
+    NegCLIPLoss,
+    TextNegativesLoss,
+)
 from kgclip.nn.output import KnowledgeOutput, Targets
 
 SIDES = ("head", "tail")
-
-
-class Loss(Protocol):
-    """What the trainer expects of a loss; any object of this form will do.
-
-    Attributes:
-        reads: Fields of the output and of the targets that must not be ``None``.
-    """
-
-    reads: tuple[str, ...]
-
-    def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
-        """Return the loss, a float scalar connected to what it reads."""
-
-
-def info_nce(
-    queries: Tensor, keys: Tensor, logit_scale: Tensor | float, positives: Tensor
-) -> Tensor:
-    """InfoNCE with any number of positives a query: the mean of −1/|P| Σ_{p∈P} log softmax_p.
-
-    The softmax runs over all keys, the other positives included.
-
-    Args:
-        queries: Unit vectors. Float [Q, D].
-        keys: Unit vectors. Float [K, D].
-        logit_scale: Inverse temperature. Float scalar.
-        positives: True where the key answers the query. Bool [Q, K], at least one True a row.
-
-    Returns:
-        Mean over the queries. Float scalar; 0 for no query.
-
-    Raises:
-        ValueError: If the shapes do not fit or a query has no positive.
-
-    Reference:
-        Khosla et al., Supervised Contrastive Learning (L_out), arXiv 2004.11362.
-    """
-    logits = _logits(queries, keys, logit_scale)
-    _check_mask("positives", positives, logits)
-    counts = positives.sum(dim=1)
-    if not bool((counts > 0).all()):
-        row = int((counts == 0).nonzero()[0])
-        raise ValueError(f"positives: query {row} has no positive key; leave such queries out")
-    chosen = logits.log_softmax(dim=1).masked_fill(~positives, 0.0).sum(dim=1)
-    return -_mean(chosen / counts)
-
-
-def masked_info_nce(
-    queries: Tensor, keys: Tensor, logit_scale: Tensor | float, ignore: Tensor | None = None
-) -> Tensor:
-    """InfoNCE of query i against key i, where other true answers are no negatives.
-
-    Args:
-        queries: Unit vectors. Float [Q, D].
-        keys: Unit vectors, the answer to query i in row i. Float [K, D], K >= Q.
-        logit_scale: Inverse temperature. Float scalar.
-        ignore: True where a key leaves the query's denominator; the own key never does.
-            Bool [Q, K].
-
-    Returns:
-        Mean over the queries. Float scalar; 0 for no query.
-
-    Raises:
-        ValueError: If the shapes do not fit.
-    """
-    logits = _logits(queries, keys, logit_scale)
-    if len(keys) < len(queries):
-        raise ValueError(f"keys: {len(keys)} rows for {len(queries)} queries, one each expected")
-    own = torch.arange(len(queries), device=logits.device)
-    if ignore is not None:
-        _check_mask("ignore", ignore, logits)
-        logits = logits.masked_fill(ignore.clone().fill_diagonal_(False), -torch.inf)
-    return _mean(F.cross_entropy(logits, own, reduction="none"))
 
 
 def same_entity(pair_ids: Tensor) -> Tensor:
@@ -113,10 +49,33 @@ class ContrastiveLoss:
 
     def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
         """Return the loss. Raises ValueError where a field is missing."""
-        image, text, scale = _read(self, output, targets)
+        image, text, scale = read_fields(self, output, targets)
         ids = targets.pair_ids
         same = None if ids is None else ids[:, None] == ids[None, :]
-        return _both_directions(image, text, scale, same)
+        return both_directions(image, text, scale, same)
+
+
+class SigLIPLoss:
+    """Sigmoid loss: every picture-caption cell on its own, −(1/B) Σ_ij log σ(y_ij (s·x_i·y_j + b)).
+
+    y is +1 for pairs of the same entity where the targets carry ``pair_ids``, else for the
+    diagonal alone, and −1 elsewhere: several positives come for free.
+
+    Reference:
+        Zhai et al., SigLIP, arXiv 2303.15343.
+    """
+
+    reads: tuple[str, ...] = ("image_features", "text_features", "logit_scale", "logit_bias")
+
+    def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
+        """Return the loss. Raises ValueError where a field is missing."""
+        image, text, scale, bias = read_fields(self, output, targets)
+        logits = similarity_logits(image, text, scale) + bias
+        ids = targets.pair_ids
+        signs = 2 * torch.eye(len(image)).to(logits) - 1
+        if ids is not None:
+            signs = 2 * same_entity(ids).to(logits) - 1
+        return -mean_over_queries(F.logsigmoid(signs * logits).sum(dim=1))
 
 
 class MultiPositiveLoss:
@@ -150,13 +109,13 @@ class MultiPositiveLoss:
 
     def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
         """Return the loss. Raises ValueError where a field is missing."""
-        image, text, scale, ids = _read(self, output, targets)
+        image, text, scale, ids = read_fields(self, output, targets)
         similarity = self.similarity(ids).to(image)
-        logits = _logits(image, text, scale)
-        _check_shape("similarity", similarity, logits)
+        logits = similarity_logits(image, text, scale)
+        check_shape("similarity", similarity, logits)
         to_text = F.cross_entropy(logits, self._soft_targets(similarity), reduction="none")
         to_image = F.cross_entropy(logits.T, self._soft_targets(similarity.T), reduction="none")
-        return (_mean(to_text) + _mean(to_image)) / 2
+        return (mean_over_queries(to_text) + mean_over_queries(to_image)) / 2
 
     def _soft_targets(self, similarity: Tensor) -> Tensor:
         identity = torch.eye(len(similarity)).to(similarity)
@@ -199,8 +158,8 @@ class E2ELoss:
 
     def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
         """Return the loss. Raises ValueError where a field is missing."""
-        features, scale, *fields = _read(self, output, targets)
-        compare = _both_directions if self.both_directions else masked_info_nce
+        features, scale, *fields = read_fields(self, output, targets)
+        compare = both_directions if self.both_directions else masked_info_nce
         losses = [
             compare(query, features[rows], scale, known)
             for query, rows, known in zip(fields[::3], fields[1::3], fields[2::3], strict=True)
@@ -264,7 +223,7 @@ class E2RLoss:
 
     def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
         """Return the loss. Raises ValueError where a field is missing or R differs."""
-        logits, relation_ids = _read(self, output, targets)
+        logits, relation_ids = read_fields(self, output, targets)
         if self.adjustment is not None:
             if self.adjustment.shape != logits.shape[1:]:
                 raise ValueError(
@@ -272,7 +231,7 @@ class E2RLoss:
                     f"relation_counts has {len(self.adjustment)}"
                 )
             logits = logits + self.adjustment.to(logits)
-        return _mean(F.cross_entropy(logits, relation_ids, reduction="none"))
+        return mean_over_queries(F.cross_entropy(logits, relation_ids, reduction="none"))
 
 
 class G2ELoss:
@@ -288,8 +247,8 @@ class G2ELoss:
 
     def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
         """Return the loss. Raises ValueError where a field is missing."""
-        entity, graph, scale, ids = _read(self, output, targets)
-        return _both_directions(entity, graph, scale, ids[:, None] == ids[None, :])
+        entity, graph, scale, ids = read_fields(self, output, targets)
+        return both_directions(entity, graph, scale, ids[:, None] == ids[None, :])
 
 
 class DistillationLoss:
@@ -325,16 +284,16 @@ class DistillationLoss:
 
     def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
         """Return the loss. Raises ValueError where a field is missing or the shapes differ."""
-        image, text, scale, *frozen = _read(self, output, targets)
+        image, text, scale, *frozen = read_fields(self, output, targets)
         teacher_image, teacher_text, teacher_scale = (tensor.detach() for tensor in frozen)
-        student = _logits(image, text, scale) / self.temperature
-        teacher = _logits(teacher_image, teacher_text, teacher_scale) / self.temperature
-        _check_shape("teacher logits", teacher, student)
+        student = similarity_logits(image, text, scale) / self.temperature
+        teacher = similarity_logits(teacher_image, teacher_text, teacher_scale) / self.temperature
+        check_shape("teacher logits", teacher, student)
         loss = (_divergence(student, teacher) + _divergence(student.T, teacher.T)) / 2
         loss = loss * self.temperature**2
         if self.feature_weight == 0 or not len(image):
             return loss
-        _check_shape("teacher_image_features", teacher_image, image)
+        check_shape("teacher_image_features", teacher_image, image)
         distance = F.mse_loss(image, teacher_image) + F.mse_loss(text, teacher_text)
         return loss + self.feature_weight * distance
 
@@ -348,56 +307,18 @@ LOSSES: dict[str, type[Any]] = {
     "graph_fact": GraphFactLoss,
     "fusion": FusionLoss,
     "distillation": DistillationLoss,
+    "siglip": SigLIPLoss,
+    "graph_alignment": GraphAlignmentLoss,
+    "graph_negatives": GraphNegativesLoss,
+    "text_negatives": TextNegativesLoss,
+    "negclip": NegCLIPLoss,
+    "margin": MarginLoss,
 }
-
-
-def _read(loss: Loss, output: KnowledgeOutput, targets: Targets) -> list[Tensor]:
-    """Return the fields that ``loss.reads`` names, in its order."""
-    values = []
-    for field in loss.reads:
-        in_output = hasattr(output, field)
-        value = getattr(output if in_output else targets, field, None)
-        if value is None:
-            owner = "the model's output" if in_output else "the batch's targets"
-            raise ValueError(f"{type(loss).__name__} reads {field!r}, which {owner} left out")
-        values.append(value)
-    return values
-
-
-def _logits(queries: Tensor, keys: Tensor, logit_scale: Tensor | float) -> Tensor:
-    if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1]:
-        raise ValueError(
-            f"queries {list(queries.shape)}, keys {list(keys.shape)}: [Q, D] and [K, D] expected"
-        )
-    return logit_scale * queries @ keys.T
-
-
-def _both_directions(
-    left: Tensor, right: Tensor, logit_scale: Tensor | float, ignore: Tensor | None
-) -> Tensor:
-    """Mean of left → right and right → left; ``ignore`` is Bool [B, B]."""
-    flipped = None if ignore is None else ignore.T
-    forward = masked_info_nce(left, right, logit_scale, ignore)
-    return (forward + masked_info_nce(right, left, logit_scale, flipped)) / 2
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(teacher ‖ student) of the rows' softmax, mean over the rows."""
     log_student, log_teacher = student.log_softmax(dim=1), teacher.log_softmax(dim=1)
-    return _mean(F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1))
-
-
-def _mean(per_query: Tensor) -> Tensor:
-    # Tensor.mean() of no query would be NaN and end the training.
-    return per_query.sum() / max(len(per_query), 1)
-
-
-def _check_mask(name: str, mask: Tensor, logits: Tensor) -> None:
-    if mask.dtype != torch.bool:
-        raise ValueError(f"{name}: {mask.dtype} given, torch.bool expected")
-    _check_shape(name, mask, logits)
-
-
-def _check_shape(name: str, tensor: Tensor, like: Tensor) -> None:
-    if tensor.shape != like.shape:
-        raise ValueError(f"{name}: {list(tensor.shape)} given, {list(like.shape)} expected")
+    return mean_over_queries(
+        F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+    )

@@ -30,6 +30,11 @@ class KnowledgeOutput:
         head_query: Triples without their head, f(∅, r, t). Float [T, D].
         tail_query: Triples without their tail, f(h, r, ∅). Float [T, D].
         relation_logits: Classification of each triple's relation. Float [T, R].
+        logit_bias: SigLIP's bias of every logit. Float scalar.
+        pair_graph_features: The graph of each image-text pair (its scene graph, or the subgraph
+            around its entity), pooled. Float [B, D].
+        negative_graph_features: Corrupted graphs of each pair. Float [B, K, D].
+        negative_text_features: Corrupted captions of each pair. Float [B, K, D].
         teacher_image_features: ``image_features`` of the frozen start model. Float [B, D'].
         teacher_text_features: ``text_features`` of the frozen start model. Float [B, D'].
         teacher_logit_scale: Its inverse temperature. Float scalar.
@@ -44,6 +49,10 @@ class KnowledgeOutput:
     head_query: Tensor | None = None
     tail_query: Tensor | None = None
     relation_logits: Tensor | None = None
+    logit_bias: Tensor | None = None
+    pair_graph_features: Tensor | None = None
+    negative_graph_features: Tensor | None = None
+    negative_text_features: Tensor | None = None
     teacher_image_features: Tensor | None = None
     teacher_text_features: Tensor | None = None
     teacher_logit_scale: Tensor | None = None
@@ -55,6 +64,8 @@ class Targets:
 
     Attributes:
         pair_ids: Entity of each image-text pair; equal ids are positives of each other. Long [B].
+        negative_graph_mask: True where the corrupted graph exists and is untrue. Bool [B, K].
+        negative_text_mask: The same for corrupted captions. Bool [B, K].
         entity_ids: Entity of each row of ``entity_features``. Long [E].
         head_rows: Row of each triple's head in ``entity_features``. Long [T], each in [0, E).
         tail_rows: Row of each triple's tail. Long [T], each in [0, E).
@@ -65,6 +76,8 @@ class Targets:
     """
 
     pair_ids: Tensor | None = None
+    negative_graph_mask: Tensor | None = None
+    negative_text_mask: Tensor | None = None
     entity_ids: Tensor | None = None
     head_rows: Tensor | None = None
     tail_rows: Tensor | None = None

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.loss import ClipLoss
+from open_clip.loss import ClipLoss, SigLipLoss
 
+from kgclip.nn.info_nce import info_nce, masked_info_nce
 from kgclip.nn.losses import (
     LOSSES,
     ContrastiveLoss,
@@ -19,17 +20,21 @@ from kgclip.nn.losses import (
     G2ELoss,
     GraphFactLoss,
     MultiPositiveLoss,
-    info_nce,
-    masked_info_nce,
+    SigLIPLoss,
 )
 from kgclip.nn.output import KnowledgeOutput, Targets
 
 FROZEN = json.loads(Path(__file__).with_name("losses.json").read_text())
-PAIRS, ENTITIES, TRIPLES, RELATIONS, WIDTH = 6, 7, 5, 4, 8
+PAIRS, ENTITIES, TRIPLES, RELATIONS, NEGATIVES, WIDTH = 6, 7, 5, 4, 3, 8
 
 
 def unit(generator, rows):
     return F.normalize(torch.randn(rows, WIDTH, generator=generator), dim=1).requires_grad_()
+
+
+def unit_negatives(generator):
+    draw = torch.randn(PAIRS, NEGATIVES, WIDTH, generator=generator)
+    return F.normalize(draw, dim=-1).requires_grad_()
 
 
 def build_case(seed=0):
@@ -48,9 +53,15 @@ def build_case(seed=0):
         teacher_text_features=unit(g, PAIRS),
         teacher_logit_scale=torch.tensor(20.0),
         fused_features=unit(g, ENTITIES),
+        logit_bias=torch.tensor(-3.0, requires_grad=True),
+        pair_graph_features=unit(g, PAIRS),
+        negative_graph_features=unit_negatives(g),
+        negative_text_features=unit_negatives(g),
     )
     known = torch.eye(TRIPLES, dtype=torch.bool)
     known[0, 2] = known[3, 1] = True  # not symmetric, so that a wrong transpose shows
+    mask = torch.ones(PAIRS, NEGATIVES, dtype=torch.bool)
+    mask[1] = mask[2, 0] = False  # a pair without any negative
     targets = Targets(
         pair_ids=torch.tensor([0, 1, 2, 0, 3, 4]),
         entity_ids=torch.tensor([5, 6, 7, 8, 5, 9, 1]),
@@ -59,6 +70,8 @@ def build_case(seed=0):
         relation_ids=torch.tensor([0, 1, 3, 3, 2]),
         head_known=known,
         tail_known=known.flip(0, 1),
+        negative_graph_mask=mask,
+        negative_text_mask=mask.flip(0),
     )
     return output, targets
 
@@ -69,7 +82,7 @@ def collapse(output):
     def flat(value):
         if value is None or value.ndim < 2:
             return value
-        return F.normalize(torch.ones_like(value), dim=1)
+        return F.normalize(torch.ones_like(value), dim=-1)
 
     fields = {f.name: flat(getattr(output, f.name)) for f in dataclasses.fields(output)}
     return KnowledgeOutput(**fields)
@@ -140,10 +153,15 @@ def test_collapsed_encoder_gets_the_log_of_the_number_of_candidates():
         "graph_fact": TRIPLES,
         "fusion": TRIPLES,
         "distillation": 1,  # the collapsed teacher says nothing either
+        "graph_alignment": PAIRS,
+        "graph_negatives": 2,
+        "text_negatives": 2,
     }
-    for name, loss in LOSSES.items():
-        value = loss()(collapse(output), targets).item()
-        assert value == pytest.approx(math.log(candidates[name]), abs=1e-6), name
+    others = {"siglip", "negclip", "margin"}  # each has a test of its own
+    assert candidates.keys() | others == LOSSES.keys()
+    for name, candidate_count in candidates.items():
+        value = LOSSES[name]()(collapse(output), targets).item()
+        assert value == pytest.approx(math.log(candidate_count), abs=1e-6), name
 
 
 def test_masked_candidates_do_not_count():
@@ -403,3 +421,19 @@ def test_distillation_takes_a_wider_teacher_but_not_for_features():
     assert DistillationLoss()(output, targets).item() > 0
     with pytest.raises(ValueError, match="teacher_image_features"):
         DistillationLoss(feature_weight=1.0)(output, targets)
+
+
+def test_siglip_is_the_sigmoid_of_every_cell():
+    output, targets = build_case()
+    logits = output.logit_scale * output.image_features @ output.text_features.T + output.logit_bias
+    total = 0.0
+    for i, one in enumerate(targets.pair_ids.tolist()):
+        for j, other in enumerate(targets.pair_ids.tolist()):
+            sign = 1 if one == other else -1
+            total -= math.log(1 / (1 + math.exp(-sign * logits[i, j].item())))
+    assert SigLIPLoss()(output, targets).item() == pytest.approx(total / PAIRS, rel=1e-5)
+    targets.pair_ids = None
+    theirs = SigLipLoss()(
+        output.image_features, output.text_features, output.logit_scale, output.logit_bias
+    )
+    torch.testing.assert_close(SigLIPLoss()(output, targets), theirs)
