@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kgclip.graph import KnowledgeGraph
+from kgclip.sources.compression import data_suffix
 from kgclip.tables import GraphError, Tables
 
 SOURCES = {
@@ -24,14 +25,13 @@ SUFFIXES = {
     **dict.fromkeys((".nt", ".nq", ".ttl", ".trig", ".rdf", ".xml", ".owl", ".jsonld"), "rdf"),
     **dict.fromkeys((".tsv", ".csv", ".txt"), "delimited"),
 }
-COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 
 def read_graph(path: str | Path, format: str | None = None, **options: Any) -> KnowledgeGraph:
     """Read a file or folder of any format in ``SOURCES``.
 
     Args:
-        path: File, plain or compressed (.gz, .bz2, .xz), or folder.
+        path: File, plain or compressed (.gz, .bz2, .xz, .zst), or folder.
         format: A key of ``SOURCES``; ``None`` = by the file's suffix.
         **options: Keyword arguments of the format's reader.
 
@@ -58,8 +58,7 @@ def guess_format(file: Path) -> str:
     """
     if file.is_dir():
         return "delimited"
-    suffixes = [suffix for suffix in file.suffixes if suffix not in COMPRESSIONS]
-    found = SUFFIXES.get(suffixes[-1].lower() if suffixes else "")
+    found = SUFFIXES.get(data_suffix(file))
     if found is None:
         raise GraphError(
             f"{file}: unknown suffix; expected one of {', '.join(SUFFIXES)}, or give format="

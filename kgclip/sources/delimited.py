@@ -6,26 +6,20 @@ Columns are head, relation, tail and, if there is a fourth, weight. A folder wit
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
-import hashlib
 import io
-import lzma
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from kgclip.tables import GraphError, Origin, Tables, build_tables
+from kgclip.sources.compression import data_suffix, open_binary, origin_of
+from kgclip.tables import GraphError, Tables, build_tables
 
 COLUMNS = ("head", "relation", "tail", "weight")
 PARTS = ("train", "valid", "test")
 _HEADERS = {"head", "h", "subject", "source"}
-_OPENERS: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_DECOMPRESSION_ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
 def read_delimited(
@@ -38,7 +32,7 @@ def read_delimited(
     """Read a table of triples, or a folder of them.
 
     Args:
-        path: File, plain or compressed (.gz, .bz2, .xz), or folder with ``train``, ``valid``
+        path: File, plain or compressed (.gz, .bz2, .xz, .zst), or folder with ``train``, ``valid``
             and ``test`` files.
         separator: Between fields; ``None`` = a comma in .csv files, else a tab. Quotes count in
             comma-separated files only.
@@ -58,7 +52,7 @@ def read_delimited(
     frames, origins = [], []
     for part, file in files.items():
         data = _read(file)
-        origins.append(Origin(file.name, hashlib.sha256(file.read_bytes()).hexdigest()))
+        origins.append(origin_of(file))
         rows = _rows(file, data, separator, header, columns)
         frames.append(rows.with_columns(split=pl.lit(part, pl.String())))
     triples = pl.concat(frames)
@@ -99,13 +93,8 @@ def _parts(folder: Path) -> dict[str | None, Path]:
 
 
 def _read(file: Path) -> str:
-    try:
-        with _OPENERS.get(file.suffix.lower(), open)(file, "rb") as stream:
-            data: bytes = stream.read()
-    except FileNotFoundError as error:
-        raise GraphError(f"{file}: no such file") from error
-    except _DECOMPRESSION_ERRORS as error:
-        raise GraphError(f"{file}: damaged or cut off ({error}); fetch the file again") from error
+    with open_binary(file) as stream:
+        data = stream.read()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -123,8 +112,7 @@ def _rows(
     header: bool | None,
     columns: Sequence[str] | None,
 ) -> pl.DataFrame:
-    suffixes = [suffix for suffix in file.suffixes if suffix not in _OPENERS]
-    separator = separator or ("," if suffixes[-1:] == [".csv"] else "\t")
+    separator = separator or ("," if data_suffix(file) == ".csv" else "\t")
     if separator == ",":
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         lines = [(reader.line_num, fields) for fields in _checked(file, reader) if fields]

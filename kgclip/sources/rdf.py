@@ -6,13 +6,8 @@ properties fills ``texts`` and ``images`` from them. Blank nodes are entities na
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import hashlib
 import io
-import lzma
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +15,8 @@ from typing import IO, Any
 import polars as pl
 import pyoxigraph as ox
 
-from kgclip.tables import GraphError, Origin, Tables, build_tables
+from kgclip.sources.compression import data_suffix, open_binary, origin_of
+from kgclip.tables import GraphError, Tables, build_tables
 
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 RDFS_LABEL = "http://www.w3.org/2000/01/rdf-schema#label"
@@ -58,8 +54,6 @@ FORMATS = {
     ".jsonld": ox.RdfFormat.JSON_LD,
 }
 _BY_LINE = (ox.RdfFormat.N_TRIPLES, ox.RdfFormat.N_QUADS)
-_OPENERS: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_DECOMPRESSION_ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
 def read_rdf(
@@ -75,7 +69,7 @@ def read_rdf(
     """Read an RDF file.
 
     Args:
-        path: File, plain or compressed (.gz, .bz2, .xz).
+        path: File, plain or compressed (.gz, .bz2, .xz, .zst).
         syntax: Suffix of the syntax, as ``"ttl"``; ``None`` = the file's own.
         literals: ``"table"`` keeps literals in their table; ``"nodes"`` makes each distinct
             literal an entity, as R-GCN's data sets count them.
@@ -106,8 +100,7 @@ def read_rdf(
 
 
 def _format(file: Path, syntax: str | None) -> ox.RdfFormat:
-    suffixes = [s for s in file.suffixes if s not in _OPENERS]
-    suffix = f".{syntax.lstrip('.')}" if syntax else (suffixes[-1].lower() if suffixes else "")
+    suffix = f".{syntax.lstrip('.')}" if syntax else data_suffix(file)
     if suffix not in FORMATS:
         raise GraphError(
             f"{file}: unknown RDF syntax {suffix!r}; give syntax=, one of "
@@ -127,7 +120,7 @@ def _parse(
             "elsewhere what follows an error cannot be told"
         )
     try:
-        with _open(file) as stream:
+        with open_binary(file) as stream:
             if on_error == "skip":
                 yield from _parse_lines(file, stream, rdf_format)
             else:
@@ -136,16 +129,6 @@ def _parse(
         raise GraphError(
             f"{file}:{error.lineno or '?'}: {error.msg}; expected {rdf_format.name}"
         ) from error
-    except _DECOMPRESSION_ERRORS as error:
-        raise GraphError(f"{file}: damaged or cut off ({error}); fetch the file again") from error
-    except FileNotFoundError as error:
-        raise GraphError(f"{file}: no such file") from error
-
-
-def _open(file: Path) -> IO[bytes]:
-    opener = _OPENERS.get(file.suffix.lower(), open)
-    stream: IO[bytes] = opener(file, "rb")
-    return stream
 
 
 def _parse_lines(file: Path, stream: IO[bytes], rdf_format: ox.RdfFormat) -> Iterator[ox.Quad]:
@@ -234,9 +217,7 @@ class _Collector:
             "type": [first_type.get(number) for number in range(len(entities))],
         }
         frames["relations"] = self._relations()
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return build_tables(frames, (Origin(file.name, digest),))
+        return build_tables(frames, (origin_of(file),))
 
     def _relations(self) -> dict[str, Any]:
         """Label, inverse and symmetry of each property, where the file itself says them."""
