@@ -41,6 +41,7 @@ LAYOUT = {
     "sources.openmoji_splits": "tables",
     "sources": "tables graph sources.compression sources.rdf sources.delimited sources.openmoji",
     "similarity": "",
+    "probes": "tables graph",
     "recipe": "settings tables storage graph splits sources sources.openmoji_splits",
     "kgclip": "graph sources recipe",
     "charts": "",
@@ -71,13 +72,14 @@ LAYOUT = {
     "batches": "graph sampling torch nn.model nn.output nn.tokens",
     "checkpoint": "tables torch safetensors",
     "trainer": "tables torch batches checkpoint nn.info_nce nn.output",
-    # Evaluation takes arrays and callables: it knows no model, no trainer, no graph.
+    # Evaluation takes arrays, callables and questions: it knows no model and no trainer.
     "evaluation.ranking": "torch",
     "evaluation.link_prediction": "torch evaluation.ranking",
     "evaluation.retrieval": "torch evaluation.ranking",
     "evaluation.zero_shot": "torch evaluation.ranking evaluation.retrieval",
-    "evaluation": "evaluation.ranking evaluation.link_prediction evaluation.retrieval"
-    " evaluation.zero_shot",
+    "evaluation.probes": "torch evaluation.retrieval evaluation.zero_shot probes",
+    "evaluation": "evaluation.ranking evaluation.link_prediction evaluation.probes"
+    " evaluation.retrieval evaluation.zero_shot",
     # Where it all comes together.
     "config": "settings tables batches trainer nn.losses",
     "training": "tables graph recipe config torch batches checkpoint trainer"

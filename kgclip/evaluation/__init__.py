@@ -9,6 +9,7 @@ from kgclip.evaluation.link_prediction import (
     evaluate_link_prediction,
     evaluate_ranking,
 )
+from kgclip.evaluation.probes import evaluate_probes
 from kgclip.evaluation.ranking import rank_candidates, rank_metrics, tie_averaged_ranks
 from kgclip.evaluation.retrieval import evaluate_retrieval
 from kgclip.evaluation.zero_shot import evaluate_probe, evaluate_zero_shot
@@ -17,6 +18,7 @@ __all__ = [
     "FrequencyScorer",
     "evaluate_link_prediction",
     "evaluate_probe",
+    "evaluate_probes",
     "evaluate_ranking",
     "evaluate_retrieval",
     "evaluate_zero_shot",
