@@ -1,4 +1,4 @@
-"""Neighbour and negative sampling on a plain pip install, without pyg-lib.
+"""Neighbour sampling on a plain pip install, without pyg-lib.
 
 Graphs come in as PyG data, batches of small graphs go out, with PyG's attributes. Sampling is
 vectorised: a batch costs one pass of numpy a hop and edge type, and a dense array that renumbers
@@ -8,7 +8,6 @@ nodes is kept between batches, because a hash map is what makes such samplers sl
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -341,61 +340,3 @@ def _seeds(data: Data | HeteroData, sizes: Mapping[str, int], given: Any) -> tup
     if len(torch.unique(nodes)) < len(nodes):
         raise ValueError("input_nodes: an id occurs twice; a batch has each node once")
     return kind, nodes.numpy().astype(np.int64)
-
-
-def sample_negatives(
-    triples: Tensor,
-    num_entities: int,
-    known: Tensor,
-    *,
-    side: str = "tail",
-    generator: torch.Generator | None = None,
-    tries: int = 20,
-) -> Tensor:
-    """Replace the head or the tail of each triple by a random entity that makes it unknown.
-
-    Args:
-        triples: Head, relation, tail. Long [T, 3].
-        num_entities: Number N of entities.
-        known: Triples that are true, as the training graph's. Long [K, 3].
-        side: ``"tail"`` or ``"head"``: what is replaced.
-        generator: Source of randomness, on the CPU.
-        tries: Draws for a triple before giving up.
-
-    Returns:
-        Long [T, 3]. None is in ``known``.
-
-    Raises:
-        ValueError: If ``side`` is another word, or a triple has no unknown replacement that
-            ``tries`` draws would find.
-    """
-    if side not in ("head", "tail"):
-        raise ValueError(f"side: {side!r} given, 'head' or 'tail' expected")
-    if not len(triples):
-        return triples.clone()
-    column = 0 if side == "head" else 2
-    relations = int(torch.cat([triples[:, 1], known[:, 1]]).max()) + 1
-    if math.prod((num_entities, relations, num_entities)) >= 2**63:
-        raise ValueError(f"{num_entities} entities and {relations} relations do not fit a key")
-    index = torch.unique(_keys(known, num_entities, relations))
-    negatives = triples.clone()
-    open_rows = torch.arange(len(triples))
-    for _ in range(tries):
-        drawn = torch.randint(num_entities, (len(open_rows),), generator=generator)
-        negatives[open_rows, column] = drawn
-        keys = _keys(negatives[open_rows], num_entities, relations)
-        open_rows = open_rows[
-            torch.isin(keys, index) | (keys == _keys(triples[open_rows], num_entities, relations))
-        ]
-        if not len(open_rows):
-            return negatives
-    raise ValueError(
-        f"{len(open_rows)} triples have no unknown {side} in {tries} draws, "
-        f"the first: {triples[open_rows[0]].tolist()}; raise tries or leave them out"
-    )
-
-
-def _keys(triples: Tensor, num_entities: int, num_relations: int) -> Tensor:
-    head, relation, tail = triples.T
-    keys: Tensor = (head * num_relations + relation) * num_entities + tail
-    return keys

@@ -48,6 +48,7 @@ LAYOUT = {
     "report": "tables charts",
     # Tensor half.
     "hetero": "tables graph torch torch_geometric",
+    "negatives": "torch",
     "sampling": "torch torch_geometric",
     "nn": "nn.clip nn.compgcn nn.features nn.model nn.output nn.relation_gate nn.rgat nn.rgcn"
     " nn.tokens",

@@ -12,7 +12,6 @@ from kgclip.sampling import (
     NeighborLoader,
     choose_edges,
     group_by_target,
-    sample_negatives,
     sample_subgraph,
 )
 
@@ -217,27 +216,3 @@ def test_unknown_types():
         NeighborLoader(random_hetero(), [1], ("x", None))
     with pytest.raises(ValueError, match="no edge type"):
         NeighborLoader(random_hetero(), {("a", "x", "b"): [1]}, ("a", None))
-
-
-@pytest.mark.parametrize("side", ["head", "tail"])
-def test_negatives_are_unknown(side):
-    torch.manual_seed(0)
-    triples = torch.stack([torch.randint(n, (200,)) for n in (10, 3, 10)], dim=1)
-    known = triples[:150]
-    negatives = sample_negatives(
-        triples, 10, known, side=side, generator=torch.Generator().manual_seed(1), tries=200
-    )
-    true = set(map(tuple, known.tolist()))
-    assert not true & set(map(tuple, negatives.tolist()))
-    kept = [0, 1] if side == "tail" else [1, 2]
-    assert torch.equal(negatives[:, kept], triples[:, kept])
-    assert (negatives != triples).any(dim=1).all()
-
-
-def test_negatives_that_do_not_exist_are_said():
-    known = torch.tensor([[0, 0, 0], [0, 0, 1]])
-    with pytest.raises(ValueError, match="no unknown tail"):
-        sample_negatives(known, 2, known)
-    with pytest.raises(ValueError, match="'head' or 'tail'"):
-        sample_negatives(known, 2, known, side="relation")
-    assert sample_negatives(known[:0], 2, known).shape == (0, 3)
