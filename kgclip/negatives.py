@@ -78,7 +78,8 @@ class NegativeSampler:
         if not len(self._known):
             return torch.zeros_like(keys, dtype=torch.bool)
         place = torch.searchsorted(self._known, keys).clamp(max=len(self._known) - 1)
-        return self._known[place] == keys
+        known: Tensor = self._known[place] == keys
+        return known
 
     def sample(
         self,
@@ -207,8 +208,10 @@ class NegativeSampler:
                 owners.append(np.full(len(best), first + row))
                 found.append(best)
         empty = [np.zeros(0, dtype=np.int64)]
-        ids = (torch.from_numpy(np.concatenate(empty + part)).long() for part in (owners, found))
-        return _group(*ids, self.num_relations)
+        owner, other = (
+            torch.from_numpy(np.concatenate(empty + part)).long() for part in (owners, found)
+        )
+        return _group(owner, other, self.num_relations)
 
     def _keys(self, triples: Tensor) -> Tensor:
         head, relation, tail = triples.T
