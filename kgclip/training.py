@@ -196,7 +196,7 @@ def open_graph(name: str) -> KnowledgeGraph:
     return load_graph(name) if Path(name).is_dir() else build_graph(name)
 
 
-def evaluate(run: str | Path) -> dict[str, float]:
+def evaluate(run: str | Path, state: Mapping[str, Tensor] | None = None) -> dict[str, float]:
     """Evaluate a trained run on what its graph holds out; what ``kgclip evaluate`` runs.
 
     Pictures whose split is ``"test"`` are retrieved by their names and back; triples whose split
@@ -205,6 +205,7 @@ def evaluate(run: str | Path) -> dict[str, float]:
 
     Args:
         run: Folder that :func:`train` wrote.
+        state: Weights to evaluate instead of the run's, as ``model.state_dict()`` names them.
 
     Returns:
         ``retrieval/…`` and ``link_prediction/…`` figures, and ``held_out`` (1.0 or 0.0).
@@ -216,6 +217,8 @@ def evaluate(run: str | Path) -> dict[str, float]:
     graph = open_graph(config.graph)
     model, preprocess = build_model(config)
     load_checkpoint(run, model)
+    if state is not None:
+        model.load_state_dict(state)
     model.eval()
     corpus = build_corpus(graph, config, model, preprocess, Path(run) / "cache")
     return {

@@ -85,6 +85,8 @@ LAYOUT = {
     "config": "settings tables batches trainer nn.losses",
     "training": "tables graph recipe config torch batches checkpoint trainer"
     " nn.clip nn.features nn.losses nn.model evaluation.link_prediction evaluation.retrieval",
+    "weights": "torch",
+    "models": "tables config torch open_clip safetensors checkpoint nn.clip nn.model training",
     "experiments": "",
     "experiments.world_scores": "torch batches nn.model"
     " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
@@ -99,6 +101,8 @@ LAYOUT = {
     "cli.inspect": "graph",
     "cli.train": "cli.overrides training",
     "cli.evaluate": "training",
+    "cli.export": "models training weights",
+    "cli.wiseft": "tables models training weights",
     "cli.demo": "experiments.world report",
 }
 # These look modules up in a dictionary of "module:function" strings.

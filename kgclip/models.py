@@ -1,0 +1,254 @@
+"""Models by name: a run of ours, a folder that ``kgclip export`` wrote, or any open_clip model.
+
+Every command that uses a trained model comes through :func:`open_model`; :func:`export_model`
+writes the folder that open_clip, and whatever builds on it, loads without kgclip.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import safetensors.torch
+from torch import Tensor
+
+from kgclip.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint
+from kgclip.config import TrainConfig, check_config
+from kgclip.nn.clip import build_tokenizer, register_model_configs
+from kgclip.nn.model import KnowledgeCLIP, create_model_and_transforms
+from kgclip.tables import GraphError
+from kgclip.training import build_model
+
+FORMAT = "kgclip-model-1"
+SETTINGS, CARD = "kgclip.json", "README.md"
+CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+KNOWLEDGE_WEIGHTS = "knowledge.safetensors"
+_CLIP = "clip."  # prefix of open_clip's tensors in a KnowledgeCLIP
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedModel:
+    """A model ready for use.
+
+    Attributes:
+        model: In evaluation mode.
+        preprocess: From a PIL picture to float [3, H, W].
+        tokenizer: From texts to token ids, long [B, L].
+        config: Of the run that trained it; ``None`` for a plain open_clip model.
+    """
+
+    model: KnowledgeCLIP
+    preprocess: Callable[[Any], Tensor]
+    tokenizer: Callable[[list[str]], Tensor]
+    config: TrainConfig | None = None
+
+
+def open_model(name: str | Path, pretrained: str | None = None) -> OpenedModel:
+    """Open a model.
+
+    Args:
+        name: Folder of a run or of a checkpoint, folder that ``kgclip export`` wrote, or a name
+            that open_clip knows, ``hf-hub:…`` and ``local-dir:…`` included.
+        pretrained: open_clip's tag of trained weights or a checkpoint file, for an open_clip
+            name alone.
+
+    Returns:
+        The model and what goes with it.
+
+    Raises:
+        GraphError: If the folder holds neither a run nor an exported model.
+        ValueError: If it is no folder and open_clip has no such model; says the nearest name.
+    """
+    folder = Path(name)
+    if find_checkpoint(folder) is not None:
+        config = check_config(read_checkpoint(folder).config, str(folder))
+        model, preprocess = build_model(config)
+        load_checkpoint(folder, model)
+        tokenizer = build_tokenizer(config.model.name)
+        return OpenedModel(model.eval(), preprocess, tokenizer, config)
+    if (folder / SETTINGS).is_file():
+        return _open_exported(folder)
+    if folder.is_dir():
+        raise GraphError(
+            f"{folder}: neither a run nor an exported model: a folder with 'last', or with "
+            f"{SETTINGS}, expected; an open_clip folder is local-dir:{folder}"
+        )
+    model, _, preprocess = create_model_and_transforms(str(name), pretrained, graph_layers=0)
+    return OpenedModel(model.eval(), preprocess, build_tokenizer(str(name)))
+
+
+def _open_exported(folder: Path) -> OpenedModel:
+    settings = _read_json(folder / SETTINGS)
+    if settings.get("format") != FORMAT:
+        raise GraphError(
+            f"{folder / SETTINGS}: format {settings.get('format')!r} given, {FORMAT!r} expected"
+        )
+    config = check_config(settings["config"], str(folder / SETTINGS))
+    name = f"local-dir:{folder}"
+    here = config.model_copy(
+        update={"model": config.model.model_copy(update={"name": name, "pretrained": None})}
+    )
+    model, preprocess = build_model(here)
+    if (folder / KNOWLEDGE_WEIGHTS).is_file():
+        own = safetensors.torch.load_file(folder / KNOWLEDGE_WEIGHTS)
+        missing, unknown = model.load_state_dict(own, strict=False)
+        missing = [key for key in missing if not key.startswith(_CLIP)]
+        if missing or unknown:
+            raise GraphError(
+                f"{folder / KNOWLEDGE_WEIGHTS}: {len(missing)} tensors missing and "
+                f"{len(unknown)} unknown; export the run again"
+            )
+    return OpenedModel(model.eval(), preprocess, build_tokenizer(name), config)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise GraphError(f"{file}: not JSON ({error}); export the run again") from error
+    if not isinstance(values, dict):
+        raise GraphError(f"{file}: a JSON object expected; export the run again")
+    return values
+
+
+def export_model(
+    run: str | Path,
+    output: str | Path,
+    figures: Mapping[str, float] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write a trained model as a folder that open_clip loads.
+
+    ``open_clip.create_model("local-dir:OUTPUT")``, or the run's own model name with
+    ``pretrained="OUTPUT/open_clip_model.safetensors"``, gives the run's embeddings. The folder
+    has the layout of a Hugging Face repository.
+
+    Args:
+        run: Folder of a run.
+        output: Folder that is written; must not exist, or be an earlier export.
+        figures: What was measured, for the model card.
+        state: Weights to write instead of the run's, as ``model.state_dict()`` names them.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        GraphError: If ``run`` holds none, or ``output`` is another folder than an export.
+    """
+    opened = open_model(run)
+    if opened.config is None:
+        raise GraphError(f"{run}: a run's folder expected; open_clip's models need no export")
+    target = Path(output)
+    if target.exists() and not (target / SETTINGS).is_file():
+        raise GraphError(f"{target}: exists and is no earlier export; name another folder")
+    tensors = dict(state if state is not None else opened.model.state_dict())
+    new = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        _write(new, opened.model, opened.config, tensors, dict(figures or {}))
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(new, target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return target
+
+
+def _write(
+    folder: Path,
+    model: KnowledgeCLIP,
+    config: TrainConfig,
+    tensors: Mapping[str, Tensor],
+    figures: Mapping[str, float],
+) -> None:
+    clip = {
+        key.removeprefix(_CLIP): _copy(value)
+        for key, value in tensors.items()
+        if key.startswith(_CLIP)
+    }
+    own = {key: _copy(value) for key, value in tensors.items() if not key.startswith(_CLIP)}
+    safetensors.torch.save_file(clip, folder / CLIP_WEIGHTS)
+    if own:
+        safetensors.torch.save_file(own, folder / KNOWLEDGE_WEIGHTS)
+    visual: Any = model.clip.visual
+    _write_json(
+        folder / CLIP_CONFIG,
+        {"model_cfg": clip_config(config.model.name), "preprocess_cfg": visual.preprocess_cfg},
+    )
+    portable = config.model_copy(  # the names of the author's folders are nobody's business
+        update={"graph": Path(config.graph).name, "output": Path(config.output).name}
+    )
+    settings = {"format": FORMAT, "config": portable.model_dump(mode="json"), "figures": figures}
+    _write_json(folder / SETTINGS, settings)
+    (folder / CARD).write_text(_card(config, figures), encoding="utf-8")
+
+
+def clip_config(name: str) -> dict[str, Any]:
+    """open_clip's ``model_cfg`` of a model, ours included.
+
+    Raises:
+        GraphError: If open_clip keeps no config of that name.
+    """
+    register_model_configs()
+    if name.startswith("local-dir:"):
+        return dict(_read_json(Path(name.removeprefix("local-dir:")) / CLIP_CONFIG)["model_cfg"])
+    found = open_clip.get_model_config(name.replace("/", "-"))
+    if found is None:
+        raise GraphError(f"open_clip has no config of {name!r}; give a name of its list_models()")
+    return dict(found)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _card(config: TrainConfig, figures: Mapping[str, float]) -> str:
+    claim = "\n".join(f"- {key}: {value}" for key, value in config.claim.items())
+    rows = "\n".join(f"| {key} | {value:.4f} |" for key, value in figures.items())
+    losses = ", ".join(f"{name} {term.weight:g}" for name, term in config.losses.items())
+    return f"""---
+library_name: open_clip
+tags:
+- clip
+- knowledge-graph
+- kgclip
+---
+
+# {Path(config.output).name}
+
+A CLIP model trained with a knowledge graph by kgclip. `{CLIP_WEIGHTS}` is a plain open_clip
+model; `{KNOWLEDGE_WEIGHTS}`, where present, holds the graph part.
+
+```python
+import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:{{folder}}")
+```
+
+- towers: {config.model.name}
+- start weights: {config.model.pretrained or "random, but for what the config names"}
+- graph: {Path(config.graph).name}
+- losses and weights: {losses}
+- steps: {config.trainer.steps}, seed {config.trainer.seed}
+{claim}
+
+| measured on what the graph holds out | |
+|---|---|
+{rows or "| nothing was measured | |"}
+"""
+
+
+def start_state(config: TrainConfig) -> dict[str, Tensor]:
+    """Weights that a run started from, built again from its config and seed."""
+    model, _ = build_model(config)
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
