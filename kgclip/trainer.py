@@ -18,12 +18,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from kgclip.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from kgclip.nn.info_nce import Loss
 from kgclip.nn.output import Batch, KnowledgeOutput
+from kgclip.progress import build_progress
 from kgclip.tables import GraphError
 
 SCHEDULES = ("cosine", "constant")
@@ -239,7 +239,7 @@ class Trainer:
         start = self._resume(resume)
         log = _Log(None if self.output is None else self.output / "log.jsonl", start)
         console = Console(stderr=True)
-        with _progress(console) as progress:
+        with build_progress(console) as progress:
             bar = progress.add_task("training", total=self.options.steps, completed=start, loss="")
             for step in range(start, self.options.steps):
                 self._after_step(step + 1, self._step(step), log)
@@ -415,17 +415,3 @@ def _values(parameters: Sequence[Any]) -> list[Tensor]:
 def _seed(seed: int, step: int) -> None:
     # torch's CPU generator reads only the lower 32 bits of a seed, so (seed, step) is hashed.
     torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
-
-
-def _progress(console: Console) -> Progress:
-    """Return a progress bar that stays silent where there is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )

@@ -69,10 +69,12 @@ LAYOUT = {
     "nn.paths": "torch",
     "nn.scoring": "torch",
     "nn.embedding": "torch nn.scoring",
+    "nn.row_adagrad": "torch",
+    "progress": "",
     "reasoning": "torch",
     "batches": "graph sampling torch nn.model nn.output nn.tokens",
     "checkpoint": "tables torch safetensors",
-    "trainer": "tables torch batches checkpoint nn.info_nce nn.output",
+    "trainer": "tables torch batches checkpoint progress nn.info_nce nn.output",
     # Evaluation takes arrays, callables and questions: it knows no model and no trainer.
     "evaluation.ranking": "torch",
     "evaluation.link_prediction": "torch evaluation.ranking",
@@ -81,6 +83,8 @@ LAYOUT = {
     "evaluation.probes": "torch evaluation.retrieval evaluation.zero_shot probes",
     "evaluation": "evaluation.ranking evaluation.link_prediction evaluation.probes"
     " evaluation.retrieval evaluation.zero_shot",
+    "embedding_training": "torch progress nn.embedding nn.row_adagrad nn.scoring"
+    " evaluation.link_prediction",
     # Where it all comes together.
     "config": "settings tables batches trainer nn.losses",
     "training": "tables graph recipe config torch batches checkpoint trainer"

@@ -146,7 +146,15 @@ def evaluate_link_prediction(
     check_ties(ties, tolerance)
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} given, at least 1 expected")
-    _check_triples(test, known, num_entities, relation_names)
+    check_triples("test", test, num_entities)
+    check_triples("known", known, num_entities)
+    if not len(test):
+        raise ValueError("test: no triple given, at least one expected")
+    if relation_names is not None and int(test[:, 1].max()) >= len(relation_names):
+        raise ValueError(
+            f"relation_names: {len(relation_names)} given, but test holds relation "
+            f"{int(test[:, 1].max())}"
+        )
     known = known.to(test.device)
     trained = known[~_is_in(known, test, num_entities)]
     scorers = score, FrequencyScorer(trained, num_entities)
@@ -227,27 +235,35 @@ def _is_in(triples: Tensor, others: Tensor, num_entities: int) -> Tensor:
     return torch.isin(keys[: len(triples)], keys[len(triples) :])
 
 
-def _check_triples(
-    test: Tensor, known: Tensor, num_entities: int, relation_names: Sequence[str] | None
+def check_triples(
+    name: str, triples: Tensor, num_entities: int, num_relations: int | None = None
 ) -> None:
-    for name, triples in (("test", test), ("known", known)):
-        if triples.ndim != 2 or triples.shape[1] != 3 or triples.dtype != torch.long:
-            raise ValueError(
-                f"{name}: {triples.dtype} {list(triples.shape)} given, "
-                "torch.int64 [M, 3] expected: head, relation, tail"
-            )
-        if len(triples) and int(triples.min()) < 0:
-            raise ValueError(f"{name}: id {int(triples.min())} given, at least 0 expected")
-        largest = int(triples[:, ::2].max()) if len(triples) else 0
-        if largest >= num_entities:
-            raise ValueError(f"{name}: entity {largest} given, below {num_entities} expected")
-    if not len(test):
-        raise ValueError("test: no triple given, at least one expected")
-    if relation_names is not None and int(test[:, 1].max()) >= len(relation_names):
+    """Check triples of ids.
+
+    Args:
+        name: What the message calls them.
+        triples: Expected long [M, 3]: head, relation, tail.
+        num_entities: Heads and tails are below it.
+        num_relations: Relations are below it; ``None`` = any from 0.
+
+    Raises:
+        ValueError: Says what was given and what was expected.
+    """
+    if triples.ndim != 2 or triples.shape[1] != 3 or triples.dtype != torch.long:
         raise ValueError(
-            f"relation_names: {len(relation_names)} given, but test holds relation "
-            f"{int(test[:, 1].max())}"
+            f"{name}: {triples.dtype} {list(triples.shape)} given, "
+            "torch.int64 [M, 3] expected: head, relation, tail"
         )
+    if not len(triples):
+        return
+    if int(triples.min()) < 0:
+        raise ValueError(f"{name}: id {int(triples.min())} given, at least 0 expected")
+    for what, column, count in (
+        ("entity", triples[:, ::2], num_entities),
+        ("relation", triples[:, 1], num_relations),
+    ):
+        if count is not None and int(column.max()) >= count:
+            raise ValueError(f"{name}: {what} {int(column.max())} given, below {count} expected")
 
 
 @torch.no_grad()

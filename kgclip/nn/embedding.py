@@ -1,62 +1,102 @@
-"""Knowledge graph embeddings: a vector for each entity and relation, trained on triples alone."""
+"""Knowledge graph embeddings: a vector for each entity and relation, and the scores they give.
+
+Two id spaces of relations are kept apart by their types. A relation id is in [0, R). A directed
+id (:data:`DirectedIds`) is in [0, 2R): r asks for the tail, r + R asks for the head. Only
+:meth:`KnowledgeGraphEmbedding.direct` makes directed ids.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import math
+from typing import NewType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kgclip.nn.scoring import score_all
+from kgclip.nn.scoring import SCORINGS, invert_relations, score_all
 
-
-@dataclasses.dataclass(frozen=True)
-class EmbeddingOptions:
-    """How embeddings train.
-
-    Attributes:
-        epochs: Passes over the triples, each asked for its tail and for its head.
-        batch_size: Questions a step.
-        lr: Of Adagrad.
-        n3: Weight of the nuclear 3-norm.
-        dropout: Of the question's vector.
-        label_smoothing: Share of the target that goes to all entities.
-        seed: Of weights and batches.
-    """
-
-    epochs: int = 50
-    batch_size: int = 500
-    lr: float = 0.1
-    n3: float = 0.01
-    dropout: float = 0.0
-    label_smoothing: float = 0.0
-    seed: int = 0
+DirectedIds = NewType("DirectedIds", Tensor)
+_ENCODED_AT_ONCE = 8192  # entities that :meth:`encode_entities` gives the encoder at once
 
 
 class KnowledgeGraphEmbedding(nn.Module):
-    """Entities and relations as vectors; heads are asked for by reciprocal relations.
+    """Scores of triples from vectors of ids, or of any encoder's output.
 
     Args:
         num_entities: Number N of entities.
-        num_relations: Number R of relations; reciprocal ones have the ids r + R.
+        num_relations: Number R of relations.
         channels: Width d.
         scoring: A word of ``kgclip.nn.scoring.SCORINGS``.
+        reciprocal: Heads are asked for by relation vectors of their own; else by those that score
+            (tail, relation⁻¹, head) like (head, relation, tail).
+        encode: From entity ids, Long [n], to vectors, Float [n, d]: a text tower over their
+            names, an image tower over their pictures, a graph network. Default: learned ids.
+        scale: Standard deviation of new vectors; the default suits each scoring.
+
+    Raises:
+        ValueError: If a size is below 1, or ``scoring`` is another word or does not fit the width.
 
     Reference:
-        Lacroix et al., arXiv 1806.07297 (N3, reciprocal relations, one against all).
+        Lacroix et al., arXiv 1806.07297 (reciprocal relations).
     """
 
     def __init__(
-        self, num_entities: int, num_relations: int, channels: int, scoring: str = "complex"
+        self,
+        num_entities: int,
+        num_relations: int,
+        channels: int,
+        scoring: str = "complex",
+        *,
+        reciprocal: bool = True,
+        encode: nn.Module | None = None,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.num_relations, self.scoring = num_relations, scoring
-        self.entities = nn.Embedding(num_entities, channels)
-        self.relations = nn.Embedding(2 * num_relations, channels)
-        nn.init.normal_(self.entities.weight, std=0.1 / math.sqrt(channels / 64))
-        nn.init.normal_(self.relations.weight, std=1.0 if scoring == "rotate" else 0.1)
+        sizes = {"num_entities": num_entities, "num_relations": num_relations, "channels": channels}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name}: {size} given, at least 1 expected")
+        if scoring not in SCORINGS:
+            raise ValueError(f"scoring: {scoring!r} given, one of {SCORINGS} expected")
+        if scoring in ("complex", "rotate") and channels % 2:
+            raise ValueError(f"channels: {channels} given, {scoring} needs an even number")
+        self.num_entities, self.num_relations, self.channels = num_entities, num_relations, channels
+        self.scoring, self.reciprocal = scoring, reciprocal
+        self.relations = nn.Embedding(num_relations * (2 if reciprocal else 1), channels)
+        if encode is None:
+            encode = nn.Embedding(num_entities, channels)
+            wide = 0.1 / math.sqrt(channels / 64)
+            nn.init.normal_(encode.weight, std=wide if scale is None else scale)
+        self.entities = encode
+        wide = 1.0 if scoring == "rotate" else 0.1
+        nn.init.normal_(self.relations.weight, std=wide if scale is None else scale)
+
+    @property
+    def learns_ids(self) -> bool:
+        """Whether entities are learned ids, not an encoder's output."""
+        return isinstance(self.entities, nn.Embedding)
+
+    def direct(self, relation_ids: Tensor, side: str) -> DirectedIds:
+        """Directed ids of relations, each in [0, 2R).
+
+        Args:
+            relation_ids: Long [...], each in [0, R).
+            side: ``"tail"`` or ``"head"``: what is asked for.
+
+        Raises:
+            ValueError: If ``side`` is another word.
+        """
+        if side not in ("tail", "head"):
+            raise ValueError(f"side: {side!r} given, 'tail' or 'head' expected")
+        return DirectedIds(relation_ids + self.num_relations if side == "head" else relation_ids)
+
+    def directed_vectors(self) -> Tensor:
+        """Vectors of all directed ids. Float [2R, d]."""
+        weight: Tensor = self.relations.weight
+        if self.reciprocal:
+            return weight
+        return torch.cat([weight, invert_relations(weight, self.scoring)])
 
     def forward(self, anchor_ids: Tensor, relation_ids: Tensor, side: str = "tail") -> Tensor:
         """Score every entity as the missing side; what ``evaluate_link_prediction`` calls.
@@ -68,69 +108,53 @@ class KnowledgeGraphEmbedding(nn.Module):
 
         Returns:
             Float [Q, N].
+
+        Raises:
+            ValueError: If ``side`` is another word or the encoder's vectors do not fit.
         """
-        shift = self.num_relations if side == "head" else 0
-        anchors, relations = self.entities(anchor_ids), self.relations(relation_ids + shift)
-        return score_all(anchors, relations, self.entities.weight, self.scoring)
+        directed = self.direct(relation_ids, side)
+        entities = self.encode_entities()
+        relations = self.directed_vectors()[directed]
+        return score_all(entities[anchor_ids], relations, entities, self.scoring)
 
+    def encode_entities(self) -> Tensor:
+        """Vectors of all entities; an encoder is asked for some thousands at a time. Float [N, d].
 
-def train_embedding(
-    triples: Tensor, num_entities: int, num_relations: int, channels: int, *,
-    scoring: str = "complex", options: EmbeddingOptions | None = None,
-) -> KnowledgeGraphEmbedding:  # fmt: skip
-    """Train embeddings, each question against all entities.
+        Raises:
+            ValueError: If the encoder's vectors have another shape.
+        """
+        if isinstance(self.entities, nn.Embedding):
+            return self.entities.weight
+        ids = torch.arange(self.num_entities, device=self.relations.weight.device)
+        return torch.cat([self.encode(part) for part in torch.split(ids, _ENCODED_AT_ONCE)])
 
-    Args:
-        triples: Head, relation, tail. Long [T, 3], on the device to train on.
-        num_entities: Number N of entities.
-        num_relations: Number R of relations.
-        channels: Width d.
-        scoring: A word of ``kgclip.nn.scoring.SCORINGS``.
-        options: How long, how fast.
+    def encode(self, entity_ids: Tensor) -> Tensor:
+        """Vectors of some entities. Float [n, d].
 
-    Returns:
-        The model, in evaluation mode. The same seed gives the same model.
+        Raises:
+            ValueError: If the encoder's vectors have another shape.
+        """
+        vectors: Tensor = self.entities(entity_ids)
+        if vectors.shape != (len(entity_ids), self.channels):
+            raise ValueError(
+                f"encode: {list(vectors.shape)} returned for {len(entity_ids)} ids, "
+                f"[{len(entity_ids)}, {self.channels}] expected"
+            )
+        return vectors
 
-    Raises:
-        ValueError: If there is no triple.
-    """
-    if not len(triples):
-        raise ValueError("no triple to train on")
-    options = options or EmbeddingOptions()
-    torch.manual_seed(options.seed)
-    model = KnowledgeGraphEmbedding(num_entities, num_relations, channels, scoring)
-    model = model.to(triples.device)
-    optimizer = torch.optim.Adagrad(model.parameters(), lr=options.lr)
-    heads, relations, tails = triples.T
-    questions = torch.cat(
-        [
-            torch.stack([heads, relations, tails], dim=1),
-            torch.stack([tails, relations + num_relations, heads], dim=1),
-        ]
-    )
-    generator = torch.Generator().manual_seed(options.seed)
-    for _ in range(options.epochs):
-        order = torch.randperm(len(questions), generator=generator).to(triples.device)
-        for rows in torch.split(order, options.batch_size):
-            anchors, kinds, answers = questions[rows].T
-            anchor, kind = model.entities(anchors), model.relations(kinds)
-            asked = F.dropout(anchor, options.dropout)
-            scores = score_all(asked, kind, model.entities.weight, scoring)
-            loss = F.cross_entropy(scores, answers, label_smoothing=options.label_smoothing)
-            if options.n3:
-                parts = (anchor, kind, model.entities(answers))
-                loss = loss + options.n3 * sum(_cubes(part, scoring) for part in parts)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-            optimizer.step()
-    return model.eval()
+    @torch.no_grad()
+    def with_encoded_entities(self) -> KnowledgeGraphEmbedding:
+        """A copy that holds the encoder's vectors, so that many questions encode but once.
 
-
-def _cubes(vectors: Tensor, scoring: str) -> Tensor:
-    """Sum of the cubed absolute values, mean over the batch."""
-    if scoring in ("complex", "rotate"):
-        real, imaginary = vectors.chunk(2, dim=1)
-        sizes = (real.square() + imaginary.square() + 1e-12).sqrt()
-    else:
-        sizes = vectors.abs()
-    return sizes.pow(3).sum(dim=1).mean()
+        A model of learned ids is its own copy.
+        """
+        if self.learns_ids:
+            return self
+        bare = copy.copy(self)
+        bare._modules = {
+            **self._modules,
+            "entities": nn.Embedding(
+                self.num_entities, self.channels, _weight=self.encode_entities(), _freeze=True
+            ),
+        }
+        return bare

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 SCORINGS = ("transe", "distmult", "complex", "rotate")
+_MAX_CELLS = 1 << 24  # differences of rotations that are laid out at once without gradients
 
 
 def score_triples(heads: Tensor, relations: Tensor, tails: Tensor, scoring: str) -> Tensor:
@@ -32,13 +33,7 @@ def score_triples(heads: Tensor, relations: Tensor, tails: Tensor, scoring: str)
         Bordes et al., NIPS 2013; Yang et al., arXiv 1412.6575; Trouillon et al.,
         arXiv 1606.06357; Sun et al., arXiv 1902.10197.
     """
-    query = build_query(heads, relations, scoring)
-    if scoring == "transe":
-        return -(query - tails).abs().sum(dim=-1)
-    if scoring == "rotate":
-        real, imaginary = (query - tails).chunk(2, dim=-1)
-        return -torch.hypot(real, imaginary).sum(dim=-1)
-    return (query * tails).sum(dim=-1)
+    return compare(build_query(heads, relations, scoring), tails, scoring)
 
 
 def score_all(heads: Tensor, relations: Tensor, entities: Tensor, scoring: str) -> Tensor:
@@ -51,15 +46,31 @@ def score_all(heads: Tensor, relations: Tensor, entities: Tensor, scoring: str) 
         scoring: As for :func:`score_triples`.
 
     Returns:
-        Float [Q, N].
+        Float [Q, N]. Without gradients the memory beside it is bounded; with them, a rotation
+        keeps [Q, N, d].
     """
-    query = build_query(heads, relations, scoring)
+    return compare_all(build_query(heads, relations, scoring), entities, scoring)
+
+
+def score_relations(heads: Tensor, tails: Tensor, relations: Tensor, scoring: str) -> Tensor:
+    """Score every relation between two entities.
+
+    Args:
+        heads: Float [Q, d].
+        tails: Float [Q, d].
+        relations: Float [R, d].
+        scoring: As for :func:`score_triples`.
+
+    Returns:
+        Float [Q, R].
+    """
     if scoring == "transe":
-        return -torch.cdist(query, entities, p=1)
-    if scoring == "rotate":
-        real, imaginary = (query[:, None] - entities).chunk(2, dim=-1)
-        return -torch.hypot(real, imaginary).sum(dim=-1)
-    return query @ entities.T
+        return compare_all(tails - heads, relations, scoring)
+    if scoring == "distmult":
+        return (heads * tails) @ relations.T
+    if scoring == "complex":  # Re h r t̄ = Re r (h t̄) = the real product of r and h̄ t
+        return build_query(tails, invert_relations(heads, scoring), scoring) @ relations.T
+    return score_triples(heads[:, None], relations[None], tails[:, None], scoring)
 
 
 def build_query(heads: Tensor, relations: Tensor, scoring: str) -> Tensor:
@@ -79,3 +90,56 @@ def build_query(heads: Tensor, relations: Tensor, scoring: str) -> Tensor:
     else:
         cosine, sine = relations.chunk(2, dim=-1)
     return torch.cat([real * cosine - imaginary * sine, real * sine + imaginary * cosine], dim=-1)
+
+
+def compare(query: Tensor, tails: Tensor, scoring: str) -> Tensor:
+    """Score tails against what :func:`build_query` says of them.
+
+    Args:
+        query: Float [..., d].
+        tails: Float [..., d], of a shape that broadcasts.
+        scoring: As for :func:`score_triples`.
+
+    Returns:
+        Float [...].
+    """
+    if scoring == "transe":
+        return -(query - tails).abs().sum(dim=-1)
+    if scoring == "rotate":
+        real, imaginary = (query - tails).chunk(2, dim=-1)
+        return -_hypot(real, imaginary).sum(dim=-1)
+    return (query * tails).sum(dim=-1)
+
+
+def compare_all(query: Tensor, entities: Tensor, scoring: str) -> Tensor:
+    """:func:`compare` of each query [Q, d] with each entity [N, d]. Float [Q, N]."""
+    if scoring == "transe":
+        return -torch.cdist(query, entities, p=1)
+    if scoring == "rotate":
+        rows = max(1, _MAX_CELLS // max(1, entities.numel()))
+        parts = torch.split(query, len(query) if torch.is_grad_enabled() else rows)
+        return torch.cat([compare(part[:, None], entities, scoring) for part in parts])
+    return query @ entities.T
+
+
+def invert_relations(relations: Tensor, scoring: str) -> Tensor:
+    """The vectors with which (tail, relation⁻¹, head) scores like (head, relation, tail).
+
+    Args:
+        relations: Float [..., d].
+        scoring: As for :func:`score_triples`.
+
+    Returns:
+        Float [..., d].
+    """
+    if scoring == "distmult":
+        return relations
+    if scoring == "complex":
+        real, imaginary = relations.chunk(2, dim=-1)
+        return torch.cat([real, -imaginary], dim=-1)
+    return -relations
+
+
+def _hypot(real: Tensor, imaginary: Tensor) -> Tensor:
+    """The absolute value, with a gradient at 0 too."""
+    return (real.square() + imaginary.square() + 1e-24).sqrt()

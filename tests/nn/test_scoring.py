@@ -5,7 +5,14 @@ import cmath
 import pytest
 import torch
 
-from kgclip.nn.scoring import SCORINGS, score_all, score_triples
+from kgclip.nn import scoring as scoring_module
+from kgclip.nn.scoring import (
+    SCORINGS,
+    invert_relations,
+    score_all,
+    score_relations,
+    score_triples,
+)
 
 
 def slow_score(h, r, t, scoring):
@@ -38,6 +45,34 @@ class TestEveryScoring:
         entities = torch.randn(7, 6, dtype=torch.double)
         expected = score_triples(h[:, None], r[:, None], entities[None], scoring)
         torch.testing.assert_close(score_all(h, r, entities, scoring), expected)
+
+    def test_memory_is_bounded_without_gradients(self, scoring, monkeypatch):
+        monkeypatch.setattr(scoring_module, "_MAX_CELLS", 90)
+        torch.manual_seed(0)
+        h, r = torch.randn(2, 5, 6, dtype=torch.double)
+        entities = torch.randn(7, 6, dtype=torch.double)
+        expected = score_all(h.requires_grad_(), r, entities, scoring)
+        with torch.no_grad():
+            torch.testing.assert_close(score_all(h, r, entities, scoring), expected.detach())
+            assert score_all(h[:0], r[:0], entities, scoring).shape == (0, 7)
+
+    def test_every_relation_at_once(self, scoring):
+        torch.manual_seed(0)
+        h, t = torch.randn(2, 5, 6, dtype=torch.double)
+        relations = torch.randn(3, 6, dtype=torch.double)
+        expected = score_triples(h[:, None], relations[None], t[:, None], scoring)
+        torch.testing.assert_close(score_relations(h, t, relations, scoring), expected)
+
+    def test_an_inverted_relation_leads_back(self, scoring):
+        torch.manual_seed(0)
+        h, r, t = torch.randn(3, 5, 6, dtype=torch.double)
+        back = score_triples(t, invert_relations(r, scoring), h, scoring)
+        torch.testing.assert_close(back, score_triples(h, r, t, scoring))
+
+    def test_the_gradient_is_finite_where_a_triple_fits_exactly(self, scoring):
+        x = torch.zeros(1, 4, requires_grad=True)
+        score_all(x, torch.zeros(1, 4), x, scoring).sum().backward()
+        assert bool(x.grad.isfinite().all())
 
 
 def test_directions_matter_where_they_should():
