@@ -65,6 +65,7 @@ LAYOUT = {
     "nn.clip": "torch open_clip nn.pretrained",
     "nn.tokens": "torch open_clip nn.clip",
     "nn.features": "tables torch safetensors PIL nn.clip",
+    "nn.lora": "torch",
     "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.tokens",
     "nn.paths": "torch",
     "nn.scoring": "torch",
