@@ -66,6 +66,7 @@ LAYOUT = {
     "nn.tokens": "torch open_clip nn.clip",
     "nn.features": "tables torch safetensors PIL nn.clip",
     "nn.lora": "torch",
+    "nn.chunks": "torch",
     "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.tokens",
     "nn.paths": "torch",
     "nn.scoring": "torch",
