@@ -51,7 +51,7 @@ LAYOUT = {
     "negatives": "torch",
     "sampling": "torch torch_geometric",
     "nn": "nn.clip nn.compgcn nn.features nn.model nn.output nn.relation_gate nn.rgat nn.rgcn"
-    " nn.tokens",
+    " nn.token_inputs nn.tokens nn.triples",
     "nn.output": "torch",
     "nn.relation_gate": "torch nn.rgcn",
     "nn.rgcn": "torch",
@@ -67,7 +67,11 @@ LAYOUT = {
     "nn.features": "tables torch safetensors PIL nn.clip",
     "nn.lora": "torch",
     "nn.chunks": "torch",
-    "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.tokens",
+    "nn.triples": "torch torchvision",
+    "nn.token_inputs": "torch nn.clip nn.tokens nn.triples",
+    "nn.teacher": "torch nn.clip nn.tokens",
+    "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.teacher"
+    " nn.token_inputs nn.tokens nn.triples",
     "nn.paths": "torch",
     "nn.scoring": "torch",
     "nn.embedding": "torch nn.scoring",

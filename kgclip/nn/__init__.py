@@ -8,7 +8,9 @@ from kgclip.nn.output import Batch, KnowledgeOutput, Targets
 from kgclip.nn.relation_gate import RelationGateConv
 from kgclip.nn.rgat import RGATConv
 from kgclip.nn.rgcn import RGCNConv
-from kgclip.nn.tokens import encode_text_trimmed, encode_tokens
+from kgclip.nn.token_inputs import TokenInputs
+from kgclip.nn.tokens import encode_text_trimmed, encode_tokens, encode_with_tokens
+from kgclip.nn.triples import TripleEncoder, TripleEncoderOptions
 
 __all__ = [
     "Batch",
@@ -20,10 +22,14 @@ __all__ = [
     "RGCNConv",
     "RelationGateConv",
     "Targets",
+    "TokenInputs",
+    "TripleEncoder",
+    "TripleEncoderOptions",
     "build_tokenizer",
     "cache_image_features",
     "create_model_and_transforms",
     "encode_text_trimmed",
     "encode_tokens",
+    "encode_with_tokens",
     "lock_image_trunk",
 ]

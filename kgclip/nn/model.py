@@ -1,14 +1,15 @@
 """Knowledge-CLIP: an open_clip model with a graph encoder beside it.
 
 Pictures, texts, triples and a piece of the graph come in, a
-:class:`~kgclip.nn.output.KnowledgeOutput` goes out. What one would not guess: a triple without
-its head is encoded by the *text tower* reading "relation tail" as one text, because fusing
-pooled features of relation and tail learns far less in the same steps.
+:class:`~kgclip.nn.output.KnowledgeOutput` goes out. What one would not guess: without a triple
+encoder a triple without its head is encoded by the *text tower* reading "relation tail" as one
+text, because fusing pooled features of relation and tail learns far less in the same steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,14 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from kgclip.hetero import global_edges
-from kgclip.nn.clip import build_tokenizer, image_head
+from kgclip.nn.clip import build_tokenizer, evaluating, image_head
 from kgclip.nn.clip import create_model_and_transforms as create_clip_and_transforms
 from kgclip.nn.output import KnowledgeOutput
 from kgclip.nn.relation_gate import RelationGateConv
-from kgclip.nn.tokens import encode_text_trimmed
+from kgclip.nn.teacher import Teacher, TeacherFeatures
+from kgclip.nn.token_inputs import TokenInputs, run_towers
+from kgclip.nn.tokens import encode_text_trimmed, encode_tokens, num_prefix_tokens
+from kgclip.nn.triples import PRESETS, TripleEncoder, TripleEncoderOptions
 
 
 @dataclasses.dataclass
@@ -116,20 +120,24 @@ class KnowledgeCLIP(nn.Module):
         triple_encoder: Fuses unpooled tokens of head, relation and tail; ``None`` = the text
             tower reads triples.
         tokenizer: From texts to token ids, for ``encode_entities``.
+        teacher: Frozen start model, run on pairs that bring no cached features of it;
+            ``None`` = the teacher's fields stay empty without those.
     """
 
     def __init__(
         self,
         clip: nn.Module,
         graph_encoder: nn.Module | None = None,
-        triple_encoder: nn.Module | None = None,
+        triple_encoder: TripleEncoder | None = None,
         tokenizer: Callable[[list[str]], Tensor] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.clip = clip
         self.graph_encoder = graph_encoder
         self.triple_encoder = triple_encoder
         self.tokenizer = tokenizer
+        self.teacher = teacher
         self.entity_gate = nn.Parameter(torch.zeros(())) if graph_encoder is not None else None
 
     @property
@@ -151,46 +159,39 @@ class KnowledgeCLIP(nn.Module):
         self,
         image: Tensor | None = None,
         text: Tensor | None = None,
-        triples: TripleInputs | None = None,
+        triples: TripleInputs | TokenInputs | None = None,
         graph: GraphInputs | None = None,
+        teacher: TeacherFeatures | None = None,
     ) -> KnowledgeOutput:
-        """Encode whatever is given; texts go through the text tower in one pass.
+        """Encode whatever is given; each tower runs once, over all it is given.
 
         Args:
             image: Pictures of the image-text pairs, float [B, 3, H, W], or their cached trunk
                 features, float [B, W].
-            text: Tokens of their captions. Long [B, L].
-            triples: T triples with E entity uses.
+            text: Tokens of their captions, long [B, L], or cached features, float [B, D].
+            triples: T triples with E entity uses; ``TokenInputs`` need ``triple_encoder``.
             graph: The graph around the triples' entities; needs ``graph_encoder``.
+            teacher: The frozen start model's features of the pairs.
 
         Returns:
             The fields that the input allows; the others are ``None``.
 
         Raises:
-            ValueError: If ``graph`` is given and the model has no graph encoder.
+            ValueError: If ``graph`` or ``triples`` need an encoder that the model lacks.
         """
         output = KnowledgeOutput(logit_scale=self.logit_scale.exp())
-        if image is not None:
-            output.image_features = F.normalize(self.project_image(image), dim=-1)
-        texts = [] if text is None else [text]
-        if triples is not None:
-            texts += [triples.text[~triples.image_mask], triples.fact_text]
-        encoded = self._encode_texts(texts)
-        if text is not None:
-            output.text_features = encoded.pop(0)
-        if triples is not None:
-            output.entity_features = self._entity_features(triples, encoded.pop(0))
-            output.head_query = encoded.pop(0)
+        if isinstance(triples, TokenInputs):
+            self._read_tokens(output, image, text, triples)
+        else:
+            self._read_texts(output, image, text, triples)
         if graph is not None:
-            if self.graph_encoder is None:
-                raise ValueError("graph is given but the model has no graph_encoder; pass one")
-            output.graph_features = self.graph_encoder(
-                graph.x, graph.edge_index, graph.edge_type, graph.relation_features
-            )[graph.rows]
-            if output.entity_features is not None:
-                output.fused_features = self.fuse(
-                    output.entity_features.detach(), output.graph_features.detach()
-                )
+            self._read_graph(output, graph)
+        if teacher is None and self.teacher and image is not None and text is not None:
+            teacher = self.teacher(image, text)
+        if teacher is not None:
+            output.teacher_image_features = teacher.image
+            output.teacher_text_features = teacher.text
+            output.teacher_logit_scale = teacher.logit_scale
         return output
 
     def fuse(self, own: Tensor, graph: Tensor) -> Tensor:
@@ -259,6 +260,57 @@ class KnowledgeCLIP(nn.Module):
         """Pictures, or cached trunk features [B, W], to joint features, not normalised."""
         return image_head(self.clip, image) if image.ndim == 2 else self.encode_image(image)
 
+    def _read_texts(
+        self,
+        output: KnowledgeOutput,
+        image: Tensor | None,
+        text: Tensor | None,
+        triples: TripleInputs | None,
+    ) -> None:
+        """Pairs, and triples whose facts the text tower reads."""
+        if image is not None:
+            output.image_features = F.normalize(self.project_image(image), dim=-1)
+        if text is not None and text.is_floating_point():
+            output.text_features, text = F.normalize(text, dim=-1), None
+        texts = [] if text is None else [text]
+        if triples is not None:
+            texts += [triples.text[~triples.image_mask], triples.fact_text]
+        encoded = self._encode_texts(texts)
+        if text is not None:
+            output.text_features = encoded.pop(0)
+        if triples is not None:
+            output.entity_features = self._entity_features(triples, encoded.pop(0))
+            output.head_query = encoded.pop(0)
+
+    def _read_tokens(
+        self,
+        output: KnowledgeOutput,
+        image: Tensor | None,
+        text: Tensor | None,
+        triples: TokenInputs,
+    ) -> None:
+        """Pairs, and triples that the triple encoder reads token by token."""
+        encoder = self.triple_encoder
+        if encoder is None:
+            raise ValueError("triples are TokenInputs but the model has no triple_encoder")
+        towers = run_towers(self.clip, image, text, triples)
+        output.image_features, output.text_features = towers.image_features, towers.text_features
+        entities = encoder.embed(towers.text, towers.image, triples.image_mask)
+        found = encoder(entities, towers.relation_features, triples.triples, triples.asked)
+        for field, value in found.items():
+            setattr(output, field, value)
+
+    def _read_graph(self, output: KnowledgeOutput, graph: GraphInputs) -> None:
+        if self.graph_encoder is None:
+            raise ValueError("graph is given but the model has no graph_encoder; pass one")
+        output.graph_features = self.graph_encoder(
+            graph.x, graph.edge_index, graph.edge_type, graph.relation_features
+        )[graph.rows]
+        if output.entity_features is not None:
+            output.fused_features = self.fuse(
+                output.entity_features.detach(), output.graph_features.detach()
+            )
+
     def _encode_texts(self, texts: list[Tensor]) -> list[Tensor]:
         if not texts:
             return []
@@ -275,7 +327,12 @@ class KnowledgeCLIP(nn.Module):
 
 
 def create_model_and_transforms(
-    model_name: str, pretrained: str | None = None, *, graph_layers: int = 2, **kwargs: Any
+    model_name: str,
+    pretrained: str | None = None,
+    *,
+    graph_layers: int = 2,
+    triple_encoder: str | TripleEncoderOptions | None = None,
+    **kwargs: Any,
 ) -> tuple[KnowledgeCLIP, Callable[[Any], Tensor], Callable[[Any], Tensor]]:
     """Create a Knowledge-CLIP around an open_clip model; open_clip's function otherwise.
 
@@ -285,18 +342,67 @@ def create_model_and_transforms(
         model_name: A name of ``open_clip.list_models()``, ``hf-hub:…``, ``local-dir:…`` or ours.
         pretrained: open_clip's tag of trained weights, or the path of a checkpoint.
         graph_layers: Hops of the graph encoder; 0 = no graph part.
+        triple_encoder: Preset or size of the triple encoder; ``None`` = the text tower reads
+            triples.
         **kwargs: Everything else that ``open_clip.create_model_and_transforms`` takes.
 
     Returns:
         The model, the transform for training and the one for evaluation.
 
     Raises:
-        ValueError: If open_clip has no such model; says the nearest name.
+        ValueError: If open_clip has no such model, or there is no such preset; says the nearest
+            name.
     """
     clip, train, val = create_clip_and_transforms(model_name, pretrained, **kwargs)
     tokenizer = build_tokenizer(model_name)
-    encoder = GraphEncoder(joint_width(clip), graph_layers) if graph_layers else None
-    return KnowledgeCLIP(clip, encoder, tokenizer=tokenizer), train, val
+    graph = GraphEncoder(joint_width(clip), graph_layers) if graph_layers else None
+    triples = None if triple_encoder is None else build_triple_encoder(clip, triple_encoder)
+    return KnowledgeCLIP(clip, graph, triples, tokenizer), train, val
+
+
+def build_triple_encoder(
+    clip: nn.Module, options: str | TripleEncoderOptions = "small", num_relations: int | None = None
+) -> TripleEncoder:
+    """Build a triple encoder for an open_clip model, all widths read off its towers.
+
+    Args:
+        clip: An open_clip model.
+        options: A name in ``PRESETS``, or a size of your own.
+        num_relations: Outputs of a fixed relation classifier; ``None`` = classified by text.
+
+    Raises:
+        ValueError: If there is no such preset; says the nearest name.
+    """
+    if isinstance(options, str):
+        if options not in PRESETS:
+            near = difflib.get_close_matches(options, PRESETS, n=1, cutoff=0)
+            raise ValueError(
+                f"triple_encoder: {options!r} given, one of {', '.join(PRESETS)} expected; "
+                f"the nearest is {near[0]!r}"
+            )
+        options = PRESETS[options]
+    image, text = token_widths(clip)
+    return TripleEncoder(
+        joint_width(clip),
+        image,
+        text,
+        options,
+        num_prefix=num_prefix_tokens(clip),
+        num_relations=num_relations,
+    )
+
+
+def token_widths(clip: nn.Module) -> tuple[int, int]:
+    """Widths of the tokens of an open_clip model's image tower and text tower."""
+    weight = next(clip.parameters())
+    size: Any = clip.visual.image_size  # type: ignore[union-attr]  # open_clip is untyped
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    length = int(clip.context_length)  # type: ignore[arg-type]  # open_clip is untyped
+    with evaluating(clip), torch.no_grad():
+        image, _ = encode_tokens(clip, image=weight.new_zeros(1, 3, height, width))
+        ids = torch.zeros(1, length, dtype=torch.long, device=weight.device)
+        text, _ = encode_tokens(clip, text=ids)
+    return image.shape[-1], text.shape[-1]
 
 
 def joint_width(clip: nn.Module) -> int:

@@ -5,7 +5,8 @@ states from which the tower itself only selects or averages, so pooling and proj
 own way gives ``encode_image`` or ``encode_text``. W is the tower's width, not the joint one, and
 differs between the towers.
 
-Also here: :func:`encode_text_trimmed`, ``encode_text`` without the work on padding.
+Also here: :func:`encode_text_trimmed`, ``encode_text`` without the work on padding, and
+:func:`encode_with_tokens`, features and tokens from one pass.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def encode_tokens(
     if (image is None) == (text is None):
         raise ValueError("encode_tokens takes either image or text")
     if image is not None:
-        return _image_tokens(model.visual, image)
+        return _image_states(model.visual, image, pooled=False)[1:]
     assert text is not None  # one of the two is, says the check above
     if not trim:
         return _text_tokens(text_tower(model), text)
@@ -82,6 +83,45 @@ def encode_tokens(
     used = mask.any(dim=0).nonzero()
     length = int(used.max()) + 1 if len(used) else 0
     return tokens[:, :length], mask[:, :length]
+
+
+def encode_with_tokens(
+    model: nn.Module, image: Tensor | None = None, text: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features and tokens of pictures or texts, from one pass of the tower where it is known.
+
+    Equal texts are encoded once and padding is cut off, as by :func:`encode_text_trimmed` and
+    ``encode_tokens(trim=True)``. Towers with a ``forward_tokens`` of their own, and text towers
+    that do not pool the end of the text or may not be trimmed, run twice.
+
+    Args:
+        model: An open_clip model.
+        image: Preprocessed pictures. Float [B, 3, H, W].
+        text: Token ids, as long as the tokenizer makes them. Long [B, L].
+
+    Returns:
+        Features as ``encode_image`` or ``encode_text`` gives them, not normalised, float [B, D];
+        tokens, float [B, L', W]; the mask of real ones, bool [B, L']. All with gradient.
+
+    Raises:
+        ValueError: As :func:`encode_tokens`.
+    """
+    if (image is None) == (text is None):
+        raise ValueError("encode_with_tokens takes either image or text")
+    if image is not None:
+        features, tokens, mask = _image_states(model.visual, image, pooled=True)
+        assert features is not None  # asked for
+        return features, tokens, mask
+    assert text is not None  # one of the two is, says the check above
+    if not len(text):  # unique refuses a tensor without rows
+        return _full_text_features(model, text), *encode_tokens(model, text=text)
+    distinct, inverse = torch.unique(text, dim=0, return_inverse=True)
+    tokens, mask = encode_tokens(model, text=distinct, trim=True)
+    if _pools_the_end(model, distinct):
+        features = _pool_text(text_tower(model), tokens, distinct)
+    else:
+        features = encode_text_trimmed(model, distinct)
+    return features[inverse], tokens[inverse], mask[inverse]
 
 
 def num_prefix_tokens(model: nn.Module) -> int:
@@ -133,31 +173,41 @@ def encode_text_trimmed(model: nn.Module, tokens: Tensor, normalize: bool = Fals
     return F.normalize(features, dim=-1) if normalize else features
 
 
-def _image_tokens(visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+def _image_states(
+    visual: Any, images: Tensor, *, pooled: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Features (``None`` unless ``pooled``), tokens and mask."""
+    features = None
     if hasattr(visual, "forward_tokens"):
-        return cast(tuple[Tensor, Tensor], visual.forward_tokens(images))
+        tokens, mask = visual.forward_tokens(images)
+        return visual(images) if pooled else None, tokens, mask
     if isinstance(visual, VisionTransformer):
-        tokens = _vit_tokens(visual, images)
+        features, tokens = _vit_states(visual, images, pooled=pooled)
     elif isinstance(visual, TimmModel):
+        states = visual.trunk.forward_features(images)
         # Swin and its like say where their channels are; all other maps have them second.
         last = str(getattr(visual.trunk, "output_fmt", "NCHW")).endswith("NHWC")
-        tokens = _flat(visual.trunk.forward_features(images), channels_last=last)
+        tokens = _flat(states, channels_last=last)
+        features = visual.head(visual.trunk.forward_head(states)) if pooled else None
     elif isinstance(visual, ModifiedResNet):
         output = visual.forward_intermediates(images, indices=1, intermediates_only=True)
-        tokens = _flat(output["image_intermediates"][-1], channels_last=False)
+        states = output["image_intermediates"][-1]
+        tokens = _flat(states, channels_last=False)
+        features = visual.attnpool(states) if pooled else None
     else:
         raise ValueError(
             f"an image tower of type {type(visual).__name__} has no tokens: give it a method "
             "forward_tokens(image) that returns (tokens, mask)"
         )
-    return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    return features, tokens, mask
 
 
-def _vit_tokens(visual: Any, images: Tensor) -> Tensor:
+def _vit_states(visual: Any, images: Tensor, *, pooled: bool) -> tuple[Tensor | None, Tensor]:
     output = visual.forward_intermediates(
         images,
         indices=1,
-        intermediates_only=True,
+        intermediates_only=not pooled,
         output_fmt="NLC",
         output_extra_tokens=True,
     )
@@ -169,7 +219,7 @@ def _vit_tokens(visual: Any, images: Tensor) -> Tensor:
         tokens = visual.ln_post(visual.attn_pool(states))
     else:
         tokens = visual.attn_pool(visual.ln_post(states))
-    return cast(Tensor, tokens)
+    return output.get("image_features"), cast(Tensor, tokens)
 
 
 def _flat(states: Tensor, *, channels_last: bool) -> Tensor:
@@ -252,11 +302,26 @@ def _trimmed_length(model: nn.Module, text: Tensor) -> int:
     if lengths is None or not len(lengths):
         return text.shape[1]
     length = int(lengths.max())
-    if length == text.shape[1]:
-        return length
+    return length if length == text.shape[1] or _is_exact(model, text, lengths) else text.shape[1]
+
+
+def _is_exact(model: nn.Module, text: Tensor, lengths: Tensor) -> bool:
+    """Whether the tower does what its structure says; looked at once a model."""
     if model not in _TRIM_IS_EXACT:
-        _TRIM_IS_EXACT[model] = _verify_trim(model, text[lengths.argsort()[:2]], length)
-    return length if _TRIM_IS_EXACT[model] else text.shape[1]
+        probe = text[lengths.argsort()[:2]]
+        _TRIM_IS_EXACT[model] = _verify_trim(model, probe, int(lengths.max()))
+    return _TRIM_IS_EXACT[model]
+
+
+def _pools_the_end(model: nn.Module, text: Tensor) -> bool:
+    """Whether a text tower's features are those of the final state at the end of the text."""
+    tower = text_tower(model)
+    lengths = _needed_lengths(tower, text)
+    return (
+        lengths is not None
+        and not isinstance(tower, HFTextEncoder)
+        and _is_exact(model, text, lengths)
+    )
 
 
 def _needed_lengths(tower: Any, text: Tensor) -> Tensor | None:
@@ -277,7 +342,11 @@ def _short_text_features(model: nn.Module, text: Tensor) -> Tensor:
     tower: Any = text_tower(model)
     if isinstance(tower, HFTextEncoder):
         return _full_text_features(model, text)
-    states = _plain_states(tower, text)
+    return _pool_text(tower, _plain_states(tower, text), text)
+
+
+def _pool_text(tower: Any, states: Tensor, text: Tensor) -> Tensor:
+    """From the final states of a plain text tower to its features."""
     position = _pooled_position(tower, text)
     pooled = states[torch.arange(len(states), device=states.device), position]
     projection = tower.text_projection

@@ -1,18 +1,27 @@
 """Knowledge-CLIP is open_clip until it is trained, and asks only for what it is given."""
 
+import dataclasses
+
 import pytest
 import torch
 from open_clip.model import CLIP
 
 from kgclip.graph import KnowledgeGraph
 from kgclip.hetero import to_hetero
+from kgclip.nn.losses import DistillationLoss, E2ELoss
 from kgclip.nn.model import (
     GraphEncoder,
     GraphInputs,
     KnowledgeCLIP,
     TripleInputs,
+    build_triple_encoder,
     create_model_and_transforms,
 )
+from kgclip.nn.output import Targets
+from kgclip.nn.teacher import Teacher, TeacherFeatures
+from kgclip.nn.token_inputs import TokenInputs
+from kgclip.nn.tokens import encode_tokens
+from kgclip.nn.triples import TripleEncoderOptions
 
 WIDTH = 16
 
@@ -145,3 +154,121 @@ def test_entities_need_a_tokenizer(clip):
     graph = KnowledgeGraph.from_triples([("a", "r", "b")])
     with pytest.raises(ValueError, match=r"needs model\.tokenizer"):
         KnowledgeCLIP(clip).encode_entities(to_hetero(graph), torch.tensor([0]))
+
+
+# Triples read token by token
+
+SMALL = TripleEncoderOptions(width=32, num_heads=2, max_tokens=4)
+
+
+def token_inputs(image_mask, count=5, **options):
+    mask = torch.tensor(image_mask)
+    return TokenInputs(
+        text=texts(int((~mask).sum()), 1),
+        image=torch.randn(int(mask.sum()), 3, 16, 16),
+        image_mask=mask,
+        relation_text=texts(2, 2),
+        triples=torch.tensor([[0, 1, 2, 0, 1], [0, 1, 0, 1, 1], [1, 2, 0, 2, 1]])[:, :count],
+        **options,
+    )
+
+
+@pytest.fixture
+def fused(clip):
+    return KnowledgeCLIP(clip, None, build_triple_encoder(clip, SMALL)).eval()
+
+
+@pytest.mark.parametrize("mask", [[True, False, True], [False] * 3, [True] * 3])
+def test_the_triple_encoder_fills_its_fields(fused, mask):
+    output = fused(triples=token_inputs(mask))
+    assert output.entity_features.shape == (3, WIDTH)
+    assert output.head_query.shape == output.tail_query.shape == (5, WIDTH)
+    assert output.relation_logits.shape == (5, 2)
+    for features in (output.entity_features, output.head_query, output.tail_query):
+        torch.testing.assert_close(features.norm(dim=1), torch.ones(len(features)))
+
+
+def test_pairs_beside_triples_are_the_pairs_alone(fused, clip):
+    image, text = torch.randn(2, 3, 16, 16), texts(2)
+    output = fused(image=image, text=text, triples=token_inputs([True, False, True]))
+    alone = fused(image=image, text=text)
+    torch.testing.assert_close(output.image_features, alone.image_features)
+    torch.testing.assert_close(output.text_features, alone.text_features)
+    trunk = clip.encode_image(image)  # cached: this tower is all trunk
+    cached = fused(image=trunk, text=alone.text_features, triples=token_inputs([False] * 3))
+    torch.testing.assert_close(cached.image_features, alone.image_features)
+    torch.testing.assert_close(cached.text_features, alone.text_features)
+
+
+def test_a_picture_of_the_pairs_is_not_encoded_again(fused, clip):
+    image, text = torch.randn(2, 3, 16, 16), texts(2)
+    own = token_inputs([True, False, True])
+    own.image[1] = image[0]
+    shared = dataclasses.replace(own, image=own.image[:1], image_rows=torch.tensor([2, 0]))
+    sizes = []
+    clip.visual.register_forward_hook(lambda *_: sizes.append("whole"))
+    clip.visual.transformer.resblocks[0].register_forward_hook(
+        lambda _, inputs, __: sizes.append(inputs[0].shape[0])
+    )
+    expected = fused(image=image, text=text, triples=own)
+    found = fused(image=image, text=text, triples=shared)
+    assert sizes == [4, 3]
+    for field in ("image_features", "entity_features", "head_query", "relation_logits"):
+        torch.testing.assert_close(getattr(found, field), getattr(expected, field))
+
+
+def test_cached_tokens_give_what_the_towers_give(fused, clip):
+    inputs = token_inputs([True, False, True])
+    with torch.no_grad():
+        text, mask = encode_tokens(clip, text=inputs.text)
+        cached = dataclasses.replace(
+            inputs,
+            text=text,
+            text_mask=mask,
+            image=encode_tokens(clip, image=inputs.image)[0],
+            relation_text=clip.encode_text(inputs.relation_text),
+        )
+        expected, found = fused(triples=inputs), fused(triples=cached)
+    for field in ("entity_features", "head_query", "tail_query", "relation_logits"):
+        torch.testing.assert_close(getattr(found, field), getattr(expected, field))
+
+
+def test_entity_losses_reach_both_towers_through_their_tokens(fused, clip):
+    output = fused(triples=token_inputs([True, False, True], asked=["head_query", "tail_query"]))
+    assert output.relation_logits is None
+    known = torch.eye(5, dtype=torch.bool)
+    targets = Targets(head_rows=torch.tensor([0, 1, 2, 0, 1]), head_known=known,
+                      tail_rows=torch.tensor([1, 2, 0, 2, 1]), tail_known=known)  # fmt: skip
+    E2ELoss(sides=("head", "tail"))(output, targets).backward()
+    for name in ("visual.conv1.weight", "token_embedding.weight"):
+        assert clip.get_parameter(name).grad.abs().sum() > 0, name
+
+
+def test_tokens_without_a_triple_encoder_are_refused(clip):
+    with pytest.raises(ValueError, match="no triple_encoder"):
+        KnowledgeCLIP(clip)(triples=token_inputs([False] * 3))
+
+
+def test_presets_are_found_by_name(clip):
+    assert build_triple_encoder(clip, "small").from_image.in_features == 32
+    with pytest.raises(ValueError, match=r"'smal' given.*nearest is 'small'"):
+        build_triple_encoder(clip, "smal")
+
+
+def test_the_teacher_stays_what_the_model_was(clip):
+    model = KnowledgeCLIP(clip, teacher=Teacher(clip))
+    image, text = torch.randn(2, 3, 16, 16), texts(2)
+    before = model(image=image, text=text)
+    torch.testing.assert_close(before.teacher_image_features, before.image_features)
+    torch.testing.assert_close(before.teacher_text_features, before.text_features)
+    assert DistillationLoss()(before, Targets()).item() == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        for parameter in clip.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    after = model(image=image, text=text)
+    torch.testing.assert_close(after.teacher_image_features, before.image_features)
+    assert DistillationLoss()(after, Targets()).item() > 1e-4
+    assert not any("teacher" in name for name in model.state_dict())
+    cached = TeacherFeatures(before.text_features, before.image_features, torch.tensor(3.0))
+    given = model(image=image, text=text, teacher=cached)
+    assert given.teacher_image_features is before.text_features

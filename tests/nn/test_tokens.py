@@ -9,7 +9,13 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 from kgclip.nn import tokens as module
-from kgclip.nn.tokens import encode_text_trimmed, encode_tokens, num_prefix_tokens, text_tower
+from kgclip.nn.tokens import (
+    encode_text_trimmed,
+    encode_tokens,
+    encode_with_tokens,
+    num_prefix_tokens,
+    text_tower,
+)
 
 LENGTH, VOCABULARY, EOT = 12, 50, 49
 TEXT = {
@@ -389,3 +395,77 @@ def test_the_check_sees_through_dropout():
 
 def test_no_texts_give_no_rows():
     assert encode_text_trimmed(_clip(), _texts()).shape == (0, 8)
+
+
+# ---------------------------------------------------------------- both at once
+
+
+@pytest.mark.parametrize("kind", ["vit", "avg", "coca", "timm", "timm vit", "resnet", "own"])
+def test_features_and_tokens_of_pictures_are_those_of_two_passes(kind):
+    model, size = _image_model(kind)
+    images = torch.randn(2, 3, size, size)
+    features, tokens, mask = encode_with_tokens(model, image=images)
+    alone = model.encode_image(images, normalize=False)
+    torch.testing.assert_close(features, alone, atol=1e-5, rtol=0)
+    expected, expected_mask = encode_tokens(model, image=images)
+    torch.testing.assert_close(tokens, expected)
+    assert torch.equal(mask, expected_mask)
+
+
+def _image_model(kind):
+    timm = {"timm_model_name": "test_efficientnet", "timm_proj": "linear", "image_size": 128}
+    vit = {"timm_model_name": "test_vit", "timm_proj": "linear", "image_size": 160}
+    if kind == "own":
+        model = _clip()
+        model.visual = _Tower()
+        return model, 32
+    return {
+        "vit": lambda: (_clip(), 32),
+        "avg": lambda: (_clip({**VIT, "pool_type": "avg", "final_ln_after_pool": True}), 32),
+        "coca": lambda: (_coca(), 32),
+        "timm": lambda: (_clip(timm), 128),
+        "timm vit": lambda: (_clip({**vit, "timm_pool": "token"}), 160),
+        "resnet": lambda: (_clip(RESNET), 64),
+    }[kind]()
+
+
+class _Tower(nn.Module):
+    def forward_tokens(self, images):
+        tokens = images.flatten(2).transpose(1, 2)
+        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool)
+
+    def forward(self, images):
+        return self.forward_tokens(images)[0].mean(dim=1)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_features_and_tokens_of_texts_are_those_of_two_passes(kind):
+    model = MODELS[kind]()
+    text = _texts(4, 7, 4, pad=1 if kind == "siglip" else 0)
+    text[2] = text[0]  # encoded once
+    features, tokens, mask = encode_with_tokens(model, text=text)
+    alone = model.encode_text(text, normalize=False)
+    torch.testing.assert_close(features, alone, atol=1e-5, rtol=0)
+    expected, expected_mask = encode_tokens(model, text=text, trim=True)
+    torch.testing.assert_close(tokens[mask], expected[expected_mask], atol=1e-5, rtol=0)
+    assert torch.equal(mask, expected_mask)
+
+
+def test_features_with_tokens_cost_one_pass_of_the_towers():
+    model = _clip()
+    passes = []
+    for block in (model.visual.transformer.resblocks[0], model.transformer.resblocks[0]):
+        block.register_forward_hook(lambda *_: passes.append(1))
+    encode_with_tokens(model, text=_texts(4, 7))
+    passes.clear()  # the first call also checks the model
+    encode_with_tokens(model, text=_texts(4, 7))
+    encode_with_tokens(model, image=torch.randn(2, 3, 32, 32))
+    assert len(passes) == 2
+
+
+def test_features_with_tokens_of_nothing_and_of_both():
+    model = _clip()
+    features, tokens, mask = encode_with_tokens(model, text=_texts())
+    assert (len(features), len(tokens), len(mask)) == (0, 0, 0)
+    with pytest.raises(ValueError, match="either image or text"):
+        encode_with_tokens(model)
