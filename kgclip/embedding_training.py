@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kgclip.evaluation.link_prediction import check_triples, evaluate_link_prediction
+from kgclip.evaluation.link_prediction import evaluate_link_prediction
+from kgclip.evaluation.triple_index import check_triples
 from kgclip.nn.embedding import DirectedIds, KnowledgeGraphEmbedding
 from kgclip.nn.row_adagrad import RowAdagrad
 from kgclip.nn.scoring import build_query, compare, compare_all, score_relations

@@ -83,14 +83,17 @@ LAYOUT = {
     "trainer": "tables torch batches checkpoint progress nn.info_nce nn.output",
     # Evaluation takes arrays, callables and questions: it knows no model and no trainer.
     "evaluation.ranking": "torch",
-    "evaluation.link_prediction": "torch evaluation.ranking",
+    "evaluation.triple_index": "torch",
+    "evaluation.frequency": "torch evaluation.ranking evaluation.triple_index",
+    "evaluation.link_prediction": "torch evaluation.frequency evaluation.ranking"
+    " evaluation.triple_index",
     "evaluation.retrieval": "torch evaluation.ranking",
     "evaluation.zero_shot": "torch evaluation.ranking evaluation.retrieval",
     "evaluation.probes": "torch evaluation.retrieval evaluation.zero_shot probes",
-    "evaluation": "evaluation.ranking evaluation.link_prediction evaluation.probes"
-    " evaluation.retrieval evaluation.zero_shot",
+    "evaluation": "evaluation.ranking evaluation.frequency evaluation.link_prediction"
+    " evaluation.probes evaluation.retrieval evaluation.zero_shot",
     "embedding_training": "torch progress nn.embedding nn.row_adagrad nn.scoring"
-    " evaluation.link_prediction",
+    " evaluation.link_prediction evaluation.triple_index",
     # Where it all comes together.
     "config": "settings tables batches trainer nn.losses",
     "training": "tables graph recipe config torch batches checkpoint trainer"

@@ -4,11 +4,8 @@ Nothing here knows the trainer or our model, so it also serves somebody else's. 
 a success: ranks take the mean of the tied places, recall and accuracy count it as wrong.
 """
 
-from kgclip.evaluation.link_prediction import (
-    FrequencyScorer,
-    evaluate_link_prediction,
-    evaluate_ranking,
-)
+from kgclip.evaluation.frequency import FrequencyScorer
+from kgclip.evaluation.link_prediction import evaluate_link_prediction, evaluate_ranking
 from kgclip.evaluation.probes import evaluate_probes
 from kgclip.evaluation.ranking import rank_candidates, rank_metrics, tie_averaged_ranks
 from kgclip.evaluation.retrieval import evaluate_retrieval

@@ -1,27 +1,36 @@
 """Filtered link prediction: a scorer and triples come in, ranks of the true entities go out.
 
-What counts as known is found by binary search in sorted keys relation · N + anchor; there is
-no Python loop over triples, only one over batches of queries.
+There is no Python loop over triples, only one over batches of queries; what counts as known is
+looked up in a :class:`~kgclip.evaluation.triple_index.TripleIndex`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from kgclip.evaluation.frequency import FrequencyScorer
 from kgclip.evaluation.ranking import (
     Ties,
     check_ties,
-    rank_candidates,
+    rank_filtered,
     rank_metrics,
     tie_averaged_ranks,
 )
+from kgclip.evaluation.triple_index import (
+    CARDINALITIES,
+    SIDES,
+    TripleIndex,
+    check_triples,
+    is_in,
+    orient,
+    relation_cardinalities,
+)
 
-SIDES = ("tail", "head")
-_MAX_CELLS = 1 << 24  # scores that evaluate_ranking lays out at once
+_MAX_CELLS = 1 << 24  # scores that are laid out at once
 
 
 class Scorer(Protocol):
@@ -29,81 +38,6 @@ class Scorer(Protocol):
 
     def __call__(self, anchor_ids: Tensor, relation_ids: Tensor, side: str, /) -> Tensor:
         """Score every entity as the missing side, higher is better. Float [Q, N]."""
-
-
-class TripleIndex:
-    """Triples by (relation, anchor): which entities complete a query.
-
-    Args:
-        triples: Head, relation, tail. Long [M, 3].
-        num_entities: N.
-        side: ``"tail"`` or ``"head"``: the one that is looked up; the other is the anchor.
-    """
-
-    def __init__(self, triples: Tensor, num_entities: int, side: str) -> None:
-        anchors, relations, answers = _orient(triples, side)
-        self.num_entities = num_entities
-        self._keys, order = (relations * num_entities + anchors).sort()
-        self._answers = answers[order]
-
-    def answer_mask(self, anchor_ids: Tensor, relation_ids: Tensor) -> Tensor:
-        """True where (anchor, relation, entity) is one of the triples. Bool [Q, N]."""
-        keys = relation_ids * self.num_entities + anchor_ids
-        rows, places = expand_ranges(
-            torch.searchsorted(self._keys, keys), torch.searchsorted(self._keys, keys, right=True)
-        )
-        mask = torch.zeros(
-            len(keys), self.num_entities, dtype=torch.bool, device=self._answers.device
-        )
-        mask[rows, self._answers[places]] = True
-        return mask
-
-
-class FrequencyScorer:
-    """The scorer that knows nothing of the anchor: how often is an entity that relation's side?
-
-    What a model must beat before its figures mean anything.
-
-    Args:
-        triples: What it counts, duplicates too. Long [M, 3].
-        num_entities: N.
-    """
-
-    def __init__(self, triples: Tensor, num_entities: int) -> None:
-        self.num_entities = num_entities
-        self._counts = {}
-        for side in SIDES:
-            _, relations, answers = _orient(triples, side)
-            self._counts[side] = torch.unique(
-                relations * num_entities + answers, return_counts=True
-            )
-
-    def __call__(self, anchor_ids: Tensor, relation_ids: Tensor, side: str) -> Tensor:
-        """Counts; ``anchor_ids`` is not looked at. Float [Q, N]."""
-        keys, counts = self._counts[side]
-        start = relation_ids * self.num_entities
-        rows, places = expand_ranges(
-            torch.searchsorted(keys, start), torch.searchsorted(keys, start + self.num_entities)
-        )
-        scores = torch.zeros(len(start), self.num_entities, device=keys.device)
-        scores[rows, keys[places] % self.num_entities] = counts[places].float()
-        return scores
-
-
-def expand_ranges(start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
-    """Every (row, i) with ``start[row] <= i < stop[row]``, in order.
-
-    Args:
-        start: Long [Q].
-        stop: Long [Q], each at least its ``start``.
-
-    Returns:
-        Rows and the i. Both Long [sum of the lengths].
-    """
-    lengths = stop - start
-    rows = torch.repeat_interleave(torch.arange(len(start), device=start.device), lengths)
-    first = lengths.cumsum(0) - lengths
-    return rows, torch.arange(len(rows), device=start.device) - (first - start)[rows]
 
 
 @torch.no_grad()
@@ -120,7 +54,8 @@ def evaluate_link_prediction(
     """Rank the true tail and the true head of every test triple among all entities.
 
     Other right answers, by ``known`` or ``test``, are left out of a ranking (filtered). The
-    baseline is :class:`FrequencyScorer` over the triples of ``known`` that are not in ``test``.
+    baseline is :class:`~kgclip.evaluation.FrequencyScorer` over the triples of ``known`` that are
+    not in ``test``.
 
     Args:
         score: ``score(anchor_ids, relation_ids, side)`` → Float [Q, N], higher is better;
@@ -131,14 +66,17 @@ def evaluate_link_prediction(
         num_entities: N.
         ties: See :func:`~kgclip.evaluation.ranking.rank_candidates`.
         tolerance: Scores that differ by no more than this are tied.
-        batch_size: Queries at once; it takes about 16 · N · ``batch_size`` bytes.
+        batch_size: Queries at once; fewer where N is so large that their scores would take more
+            than 64 MB. Beside the scores as much again is laid out, no more.
         relation_names: For the keys of single relations, which count together where they share a
             name; the default is their ids.
 
     Returns:
         The figures of :func:`~kgclip.evaluation.ranking.rank_metrics` under ``tail/``,
         ``head/`` and ``both/`` (all queries of both sides), the baseline's under ``baseline/``
-        (both sides), and ``relation/<name>/mrr`` (both sides) of each relation in ``test``.
+        (both sides), ``relation/<name>/mrr`` (both sides) of each relation in ``test``, and
+        ``cardinality/<class>/tail/mrr``, ``…/head/mrr`` and ``…/count`` (triples) of the classes
+        1-1, 1-N, N-1, N-N of ``relation_cardinalities``, found in what the baseline counts.
 
     Raises:
         ValueError: If ids or shapes do not fit, ``test`` is empty, or a score is NaN.
@@ -156,28 +94,29 @@ def evaluate_link_prediction(
             f"{int(test[:, 1].max())}"
         )
     known = known.to(test.device)
-    trained = known[~_is_in(known, test, num_entities)]
-    scorers = score, FrequencyScorer(trained, num_entities)
-    found = []
+    trained = known[~is_in(known, test, num_entities)]
+    baseline = FrequencyScorer(trained, num_entities)
+    rows = min(batch_size, max(1, _MAX_CELLS // num_entities))
+    found = {}
     for side in SIDES:
         index = TripleIndex(torch.cat([known, test]), num_entities, side)
-        found.append(_rank_side(scorers, test, index, side, ties, tolerance, batch_size))
-    model, baseline, candidates = (torch.cat(parts) for parts in zip(*found, strict=True))
-    parts = {
-        **{side: (ranks, counts) for side, (ranks, _, counts) in zip(SIDES, found, strict=True)},
-        "both": (model, candidates),
-        "baseline": (baseline, candidates),
-    }
+        found[side] = _rank_side(score, baseline, test, index, side, ties, tolerance, rows)
+    groups = dict(found)
+    groups["both"] = tuple(torch.cat(parts) for parts in zip(*found.values(), strict=True))
     results = {
         f"{name}/{metric}": value
-        for name, part in parts.items()
-        for metric, value in rank_metrics(*part).items()
+        for name, (ranks, _, candidates) in groups.items()
+        for metric, value in rank_metrics(ranks, candidates).items()
     }
-    return results | _relation_metrics(test[:, 1].cpu(), *parts["both"], relation_names)
+    _, ranks, candidates = groups["both"]
+    results |= {f"baseline/{key}": value for key, value in rank_metrics(ranks, candidates).items()}
+    results |= _relation_metrics(test[:, 1].cpu(), groups["both"][0], relation_names)
+    return results | _cardinality_metrics(test[:, 1], trained, found)
 
 
 def _rank_side(
-    scorers: Sequence[Scorer],
+    score: Scorer,
+    baseline: FrequencyScorer,
     test: Tensor,
     index: TripleIndex,
     side: str,
@@ -185,85 +124,56 @@ def _rank_side(
     tolerance: float,
     batch_size: int,
 ) -> tuple[Tensor, ...]:
-    """Ranks by each scorer, then numbers of candidates; all on the CPU, [T] each."""
+    """Ranks, those of the baseline, and numbers of candidates; all on the CPU, [T] each."""
     batches = []
     for batch in torch.split(test, batch_size):
-        anchors, relations, truth = _orient(batch, side)
-        ignore = index.answer_mask(anchors, relations)
-        ignore.scatter_(1, truth[:, None], False)
-        columns = []
-        for score in scorers:
-            scores = score(anchors, relations, side)
-            if scores.shape != ignore.shape:
-                raise ValueError(
-                    f"score: shape {list(scores.shape)} returned for side {side!r}, "
-                    f"{list(ignore.shape)} expected, one column an entity"
-                )
-            columns.append(rank_candidates(scores, truth, ignore, ties=ties, tolerance=tolerance))
-        columns.append(index.num_entities - ignore.sum(dim=1, dtype=torch.int32))
+        anchors, relations, truth = orient(batch, side)
+        rows, answers = index.answers(anchors, relations)
+        others = answers != truth[rows]
+        ignored = rows[others], answers[others]
+        scores = score(anchors, relations, side)
+        if scores.shape != (len(batch), index.num_entities):
+            raise ValueError(
+                f"score: shape {list(scores.shape)} returned for side {side!r}, "
+                f"{[len(batch), index.num_entities]} expected, one column an entity"
+            )
+        columns = (
+            rank_filtered(scores, truth, *ignored, ties=ties, tolerance=tolerance),
+            baseline.rank(relations, truth, ignored, side, ties=ties, tolerance=tolerance),
+            index.num_entities - torch.bincount(ignored[0], minlength=len(batch)),
+        )
         batches.append([column.cpu() for column in columns])
     return tuple(torch.cat(columns) for columns in zip(*batches, strict=True))
 
 
 def _relation_metrics(
-    relations: Tensor, ranks: Tensor, candidates: Tensor, names: Sequence[str] | None
+    relations: Tensor, ranks: Tensor, names: Sequence[str] | None
 ) -> dict[str, float]:
-    ids_by_name: dict[str, list[int]] = {}  # labels need not be unique
-    for relation in torch.unique(relations).tolist():
-        name = str(relation) if names is None else names[relation]
-        ids_by_name.setdefault(name, []).append(relation)
-    both = relations.repeat(len(SIDES))
+    """Mean reciprocal rank of each relation, of those of one name together."""
+    ids, places = torch.unique(relations.repeat(len(SIDES)), return_inverse=True)
+    # Labels need not be unique.
+    labels = [str(one) if names is None else names[one] for one in ids.tolist()]
+    number = {label: place for place, label in enumerate(dict.fromkeys(labels))}
+    groups = torch.tensor([number[label] for label in labels])[places]
+    return {
+        f"relation/{label}/mrr": float(ranks[groups == place].reciprocal().mean())
+        for label, place in number.items()
+    }
+
+
+def _cardinality_metrics(
+    relations: Tensor, trained: Tensor, found: Mapping[str, tuple[Tensor, ...]]
+) -> dict[str, float]:
+    classes = relation_cardinalities(trained)
+    labels = [classes.get(relation) for relation in relations.tolist()]
     results = {}
-    for name, ids in ids_by_name.items():
-        here = torch.isin(both, torch.tensor(ids))
-        results[f"relation/{name}/mrr"] = rank_metrics(ranks[here], candidates[here])["mrr"]
+    for label in CARDINALITIES:
+        here = torch.tensor([one == label for one in labels])
+        if here.any():
+            for side, (ranks, *_) in found.items():
+                results[f"cardinality/{label}/{side}/mrr"] = float(ranks[here].reciprocal().mean())
+            results[f"cardinality/{label}/count"] = float(here.sum())
     return results
-
-
-def _orient(triples: Tensor, side: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Anchors, relations and answers of the questions for one side."""
-    heads, relations, tails = triples.unbind(dim=1)
-    return (heads, relations, tails) if side == "tail" else (tails, relations, heads)
-
-
-def _is_in(triples: Tensor, others: Tensor, num_entities: int) -> Tensor:
-    """Whether each triple is among the others. Bool [M]."""
-    # In two steps, because relation · N² overflows in a large graph.
-    pairs = torch.cat([triples, others])
-    keys = torch.unique(pairs[:, 1] * num_entities + pairs[:, 0], return_inverse=True)[1]
-    keys = keys * num_entities + pairs[:, 2]
-    return torch.isin(keys[: len(triples)], keys[len(triples) :])
-
-
-def check_triples(
-    name: str, triples: Tensor, num_entities: int, num_relations: int | None = None
-) -> None:
-    """Check triples of ids.
-
-    Args:
-        name: What the message calls them.
-        triples: Expected long [M, 3]: head, relation, tail.
-        num_entities: Heads and tails are below it.
-        num_relations: Relations are below it; ``None`` = any from 0.
-
-    Raises:
-        ValueError: Says what was given and what was expected.
-    """
-    if triples.ndim != 2 or triples.shape[1] != 3 or triples.dtype != torch.long:
-        raise ValueError(
-            f"{name}: {triples.dtype} {list(triples.shape)} given, "
-            "torch.int64 [M, 3] expected: head, relation, tail"
-        )
-    if not len(triples):
-        return
-    if int(triples.min()) < 0:
-        raise ValueError(f"{name}: id {int(triples.min())} given, at least 0 expected")
-    for what, column, count in (
-        ("entity", triples[:, ::2], num_entities),
-        ("relation", triples[:, 1], num_relations),
-    ):
-        if count is not None and int(column.max()) >= count:
-            raise ValueError(f"{name}: {what} {int(column.max())} given, below {count} expected")
 
 
 @torch.no_grad()

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kgclip.evaluation import FrequencyScorer, evaluate_link_prediction, evaluate_ranking
-from kgclip.evaluation.link_prediction import TripleIndex, expand_ranges
+from kgclip.evaluation import evaluate_link_prediction, evaluate_ranking
 
 
 def draw(seed: int, num_entities: int, num_relations: int, num_known: int, num_test: int):
@@ -83,7 +82,25 @@ def slow_link_prediction(score, test, known, num_entities, ties="realistic", tol
             if r == relation
         ]
         results[f"relation/{relation}/mrr"] = slow_mean([1 / rank for rank in mine])
+    classes = slow_cardinalities(trained)
+    for label in ("1-1", "1-N", "N-1", "N-N"):
+        rows = [row for row, (_, r, _) in enumerate(asked) if classes.get(r) == label]
+        if rows:
+            for side in ("tail", "head"):
+                mine = [groups[side][row][0] for row in rows]
+                results[f"cardinality/{label}/{side}/mrr"] = slow_mean([1 / r for r in mine])
+            results[f"cardinality/{label}/count"] = float(len(rows))
     return results
+
+
+def slow_cardinalities(triples):
+    classes = {}
+    for relation in {relation for _, relation, _ in triples}:
+        pairs = {(head, tail) for head, r, tail in triples if r == relation}
+        many_tails = len(pairs) / len({head for head, _ in pairs}) >= 1.5
+        many_heads = len(pairs) / len({tail for _, tail in pairs}) >= 1.5
+        classes[relation] = f"{'N' if many_heads else '1'}-{'N' if many_tails else '1'}"
+    return classes
 
 
 @pytest.mark.parametrize(
@@ -104,6 +121,21 @@ def test_equals_the_slow_version_exactly(sizes, ties, tolerance, seed):
     score = table_scorer(table)
     fast = evaluate_link_prediction(score, test, known, sizes[0], ties, tolerance, batch_size=5)
     assert fast == slow_link_prediction(score, test, known, sizes[0], ties, tolerance)
+
+
+@pytest.mark.parametrize("max_cells", [1, 100])
+def test_memory_is_bounded_whatever_the_number_of_entities(max_cells, monkeypatch):
+    known, test, table = draw(0, 30, 5, 200, 7)
+    asked = []
+
+    def score(anchors, relations, side):
+        asked.append(len(anchors))
+        return table_scorer(table)(anchors, relations, side)
+
+    expected = evaluate_link_prediction(table_scorer(table), test, known, 30)
+    monkeypatch.setattr("kgclip.evaluation.link_prediction._MAX_CELLS", max_cells)
+    assert evaluate_link_prediction(score, test, known, 30) == expected
+    assert max(asked) == max(1, max_cells // 30)
 
 
 def test_a_perfect_scorer_has_rank_one_though_other_answers_are_true():
@@ -154,28 +186,6 @@ def test_the_baseline_never_sees_the_test_triples():
     # it: rank 3.5 of 5. For anchor 0, tail 1 is filtered: rank 2.5 of 4. As heads of tail 3,
     # filtered to 1, 2, 3 and the true one: 0 and 2 count 1. Head 4: rank 3; head 0: rank 1.5.
     assert results["baseline/mr"] == pytest.approx((3.5 + 2.5 + 3.0 + 1.5) / 4)
-
-
-def test_frequency_scorer_counts():
-    scorer = FrequencyScorer(torch.tensor([[0, 0, 1], [2, 0, 1], [0, 1, 2], [0, 0, 1]]), 3)
-    relations, anchors = torch.tensor([1, 0, 2]), torch.tensor([0, 0, 0])
-    assert scorer(anchors, relations, "tail").tolist() == [[0, 0, 1], [0, 3, 0], [0, 0, 0]]
-    assert scorer(anchors, relations, "head").tolist() == [[1, 0, 0], [2, 0, 1], [0, 0, 0]]
-
-
-def test_triple_index_finds_answers_of_far_relations():
-    num_entities = 1_000
-    index = TripleIndex(
-        torch.tensor([[5, 10**9, 7], [5, 10**9, 9], [5, 0, 1]]), num_entities, "tail"
-    )
-    mask = index.answer_mask(torch.tensor([5, 5, 6]), torch.tensor([10**9, 1, 10**9]))
-    assert mask.nonzero().tolist() == [[0, 7], [0, 9]]
-
-
-def test_expand_ranges():
-    rows, places = expand_ranges(torch.tensor([3, 5, 0]), torch.tensor([5, 5, 1]))
-    assert rows.tolist() == [0, 0, 2]
-    assert places.tolist() == [3, 4, 0]
 
 
 @pytest.mark.parametrize(
