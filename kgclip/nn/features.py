@@ -93,16 +93,23 @@ def _encode(
         blank = preprocess(Image.new("RGB", (1, 1))).unsqueeze(0)
         return image_trunk_features(model, blank.to(weight.device, weight.dtype))[:0].float().cpu()
     features = []
-    for start in _tracked(range(0, len(files), batch_size), len(files), batch_size, progress):
-        pictures = [preprocess(_read_picture(file)) for file in files[start : start + batch_size]]
+    for start in track_batches(range(0, len(files), batch_size), len(files), batch_size, progress):
+        pictures = [preprocess(read_picture(file)) for file in files[start : start + batch_size]]
         images = torch.stack(pictures).to(weight.device, weight.dtype)
         images = images.contiguous(memory_format=torch.channels_last)  # depthwise: a third faster
         features.append(image_trunk_features(model, images).float().cpu())
     return torch.cat(features)
 
 
-def _tracked(starts: range, total: int, step: int, progress: bool) -> Iterator[int]:
-    """Yield the batches' first rows; a bar appears when it takes long."""
+def track_batches(starts: range, total: int, step: int, progress: bool = True) -> Iterator[int]:
+    """Yield the first rows of batches of pictures; a bar appears when it takes long.
+
+    Args:
+        starts: First row of each batch.
+        total: Pictures in all.
+        step: Pictures a batch.
+        progress: Whether there may be a bar.
+    """
     console = Console(stderr=True)
     shown = progress and console.is_terminal  # a log file would only get blank lines
     bar = Progress(console=console, transient=True, disable=not shown)
@@ -118,7 +125,12 @@ def _tracked(starts: range, total: int, step: int, progress: bool) -> Iterator[i
         bar.stop()
 
 
-def _read_picture(file: Path) -> Image.Image:
+def read_picture(file: Path) -> Image.Image:
+    """Read a picture file.
+
+    Raises:
+        GraphError: If it is missing or Pillow cannot decode it; names the file.
+    """
     try:
         with Image.open(file) as picture:
             picture.load()

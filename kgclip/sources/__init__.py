@@ -19,6 +19,7 @@ from kgclip.tables import GraphError, Tables
 SOURCES = {
     "rdf": "kgclip.sources.rdf:read_rdf",
     "delimited": "kgclip.sources.delimited:read_delimited",
+    "pairs": "kgclip.sources.pairs:read_pairs",
     "openmoji": "kgclip.sources.openmoji:read_openmoji",
 }
 SUFFIXES = {
