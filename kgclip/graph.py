@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import re
-import urllib.parse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +23,10 @@ from kgclip.conversion import (
     tables_to_rdflib,
     tables_to_scipy,
 )
+from kgclip.names import readable
 from kgclip.splits import split_triples
 from kgclip.storage import load_tables, save_tables
-from kgclip.tables import GraphError, Origin, Tables, build_tables
+from kgclip.tables import GraphError, Origin, Tables, build_tables, is_address
 
 if TYPE_CHECKING:
     import networkx
@@ -218,8 +217,11 @@ class KnowledgeGraph:
         """File of a row of ``images``.
 
         Raises:
-            GraphError: If the path leaves the graph's folder, or there is no folder to start from.
+            GraphError: If the picture is an address, its path leaves the graph's folder, or there
+                is no folder to start from.
         """
+        if is_address(self.images["path"][row]):
+            raise GraphError(f"image {self.images['path'][row]}: an address; fetch the file first")
         path = Path(self.images["path"][row])
         if path.is_absolute():
             return path
@@ -347,7 +349,12 @@ class KnowledgeGraph:
     def validate(self) -> list[str]:
         """What looks wrong, a sentence each: missing pictures, changed files, no labels."""
         findings = []
-        for row, digest in enumerate(self.images["sha256"]):
+        addresses = sum(map(is_address, self.images["path"]))
+        if addresses:
+            findings.append(f"{addresses} images are addresses, not files")
+        for row, (path, digest) in enumerate(self.images.select("path", "sha256").iter_rows()):
+            if is_address(path):
+                continue
             file = self.image_path(row)
             if not file.is_file():
                 findings.append(f"images, row {row}: {file} is missing")
@@ -377,15 +384,6 @@ def load_graph(path: str | Path) -> KnowledgeGraph:
         GraphError: If the folder is no graph, of a newer schema, incomplete or changed.
     """
     return KnowledgeGraph(load_tables(path), Path(path))
-
-
-def readable(name: str) -> str:
-    """Make an IRI or key readable: ``http://x.org/hasCapital`` becomes ``has capital``."""
-    if name.startswith("_:"):  # a blank node has no name to read
-        return name
-    local = re.split(r"[/#]", urllib.parse.unquote(name).rstrip("/#"))[-1] or name
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", local.replace("_", " "))
-    return spaced.lower() if spaced != local.replace("_", " ") else spaced
 
 
 def _find(kind: str, names: pl.Series, name: str) -> int:

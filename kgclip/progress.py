@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+QUIET_SECONDS = 2.0  # what is done sooner shows no bar
+T = TypeVar("T")
 
 
 def build_progress(console: Console | None = None) -> Progress:
@@ -26,3 +40,33 @@ def build_progress(console: Console | None = None) -> Progress:
         disable=not console.is_terminal,
         transient=True,
     )
+
+
+def track(
+    items: Iterable[T], description: str, size: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
+    """Yield items of which nobody knows how many there are; a line says how much has passed.
+
+    Args:
+        items: Any number of them.
+        description: What is done, as "reading facts.nt".
+        size: How much an item counts.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+    )
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task(description, total=None)
+    began = time.monotonic()
+    try:
+        for item in items:
+            yield item
+            bar.advance(task, size(item))
+            if time.monotonic() - began > QUIET_SECONDS:
+                bar.start()  # does nothing when it is shown already
+    finally:
+        bar.stop()

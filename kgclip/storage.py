@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from kgclip.tables import SCHEMAS, GraphError, Origin, Tables, check_tables
+from kgclip.tables import SCHEMAS, GraphError, Origin, Tables, check_tables, is_address
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -81,9 +81,9 @@ def _write(tables: Tables, folder: Path) -> None:
 
 def _copy_pictures(tables: Tables, root: Path, folder: Path) -> None:
     for path in tables.images["path"].unique(maintain_order=True):
-        target = folder / path
-        if Path(path).is_absolute():
+        if Path(path).is_absolute() or is_address(path):
             continue
+        target = folder / path
         if not target.resolve().is_relative_to(folder.resolve()):
             raise GraphError(f"image {path}: leaves the graph's folder {root}")
         try:

@@ -125,6 +125,11 @@ class Tables:
         return {name: getattr(self, name) for name in SCHEMAS}
 
 
+def is_address(path: str) -> bool:
+    """Whether a picture's path is an address in the web, which no folder holds."""
+    return path.startswith(("http://", "https://"))
+
+
 def build_tables(
     frames: Mapping[str, pl.DataFrame | Mapping[str, object]], origins: tuple[Origin, ...] = ()
 ) -> Tables:

@@ -2,7 +2,8 @@ import io
 
 from rich.console import Console
 
-from kgclip.progress import build_progress
+from kgclip import progress
+from kgclip.progress import build_progress, track
 
 
 def run(console):
@@ -23,3 +24,11 @@ def test_a_file_sees_nothing():
     console = Console(file=io.StringIO(), force_terminal=False)
     run(console)
     assert console.file.getvalue().strip() == ""
+
+
+def test_tracking_shows_what_takes_long(monkeypatch):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", -1)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    assert list(track("ab", "reading", lambda _: 700)) == ["a", "b"]
+    assert "reading" in console.file.getvalue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,22 @@ SOURCES = {
     "pairs": "kgclip.sources.pairs:read_pairs",
     "openmoji": "kgclip.sources.openmoji:read_openmoji",
 }
+ADDRESSED: tuple[str, ...] = ()  # formats whose path is an address
+SEVERAL = ("rdf",)  # formats that read many files as one
 SUFFIXES = {
     **dict.fromkeys((".nt", ".nq", ".ttl", ".trig", ".rdf", ".xml", ".owl", ".jsonld"), "rdf"),
     **dict.fromkeys((".tsv", ".csv", ".txt"), "delimited"),
 }
 
 
-def read_graph(path: str | Path, format: str | None = None, **options: Any) -> KnowledgeGraph:
+def read_graph(
+    path: str | Path | Sequence[str | Path], format: str | None = None, **options: Any
+) -> KnowledgeGraph:
     """Read a file or folder of any format in ``SOURCES``.
 
     Args:
-        path: File, plain or compressed (.gz, .bz2, .xz, .zst), or folder.
+        path: File, plain or compressed (.gz, .bz2, .xz, .zst), folder, or where the format takes
+            them, several files or an address.
         format: A key of ``SOURCES``; ``None`` = by the file's suffix.
         **options: Keyword arguments of the format's reader.
 
@@ -43,22 +48,31 @@ def read_graph(path: str | Path, format: str | None = None, **options: Any) -> K
         GraphError: If the file is missing or malformed, or the format or an option is unknown;
             says file and line, or the nearest known name.
     """
-    file = Path(path)
-    if not file.exists():
-        raise GraphError(f"{file}: no such file or folder")
-    name = format or guess_format(file)
-    tables = find_reader(name, options)(file, **options)
-    return KnowledgeGraph(tables, file if file.is_dir() else file.parent)
+    if format is not None and format in ADDRESSED:
+        return KnowledgeGraph(find_reader(format, options)(str(path), **options))
+    files = [Path(path)] if isinstance(path, str | Path) else [Path(file) for file in path]
+    for file in files:
+        if not file.exists():
+            raise GraphError(f"{file}: no such file or folder")
+    if not files:
+        raise GraphError("an empty list of files; expected at least one")
+    name = format or guess_format(files[0])
+    if len(files) > 1 and name not in SEVERAL:
+        raise GraphError(f"format {name!r} reads one file, {len(files)} given; merge() the graphs")
+    place = files if name in SEVERAL and len(files) > 1 else files[0]
+    tables = find_reader(name, options)(place, **options)
+    return KnowledgeGraph(tables, files[0] if files[0].is_dir() else files[0].parent)
 
 
 def guess_format(file: Path) -> str:
-    """The format of a file by its suffix; a folder is taken for delimited tables.
+    """The format of a file by its suffix; a folder with RDF in it is RDF, else delimited tables.
 
     Raises:
         GraphError: If the suffix is unknown.
     """
     if file.is_dir():
-        return "delimited"
+        inside = {SUFFIXES.get(data_suffix(child)) for child in file.rglob("*")}
+        return "rdf" if "rdf" in inside and "delimited" not in inside else "delimited"
     found = SUFFIXES.get(data_suffix(file))
     if found is None:
         raise GraphError(

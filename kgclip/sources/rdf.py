@@ -1,48 +1,30 @@
 """RDF in any syntax that pyoxigraph parses: N-Triples, N-Quads, Turtle, TriG, RDF/XML, JSON-LD.
 
 Statements between nodes become triples, literals stay whole in ``literals``, and a map of
-properties fills ``texts`` and ``images`` from them. Blank nodes are entities named ``_:id``.
+properties fills ``texts`` and ``images`` from them. Blank nodes are entities named ``_:id``,
+triple terms (RDF 1.2) entities named ``<<( … )>>``.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import polars as pl
 import pyoxigraph as ox
 
+from kgclip.progress import track
+from kgclip.rdf.assembly import assemble
+from kgclip.rdf.statements import StatementCollector, StatementOptions
+from kgclip.rdf.terms import IMAGE_PROPERTIES, RDF_TYPE, TEXT_PROPERTIES
 from kgclip.sources.compression import data_suffix, open_binary, origin_of
-from kgclip.tables import GraphError, Tables, build_tables
+from kgclip.sources.ntriples import CERTAIN, MAX_LITERAL_BYTES, LineReader, explain, too_long
+from kgclip.tables import GraphError, Tables
 
-RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
-RDFS_LABEL = "http://www.w3.org/2000/01/rdf-schema#label"
-_OWL = "http://www.w3.org/2002/07/owl#"
-_SKOS = "http://www.w3.org/2004/02/skos/core#"
-_XSD_STRING = "http://www.w3.org/2001/XMLSchema#string"
-TEXT_PROPERTIES: Mapping[str, str] = {  # property: kind of text
-    RDFS_LABEL: "label",
-    f"{_SKOS}prefLabel": "label",
-    "http://schema.org/name": "label",
-    "https://schema.org/name": "label",
-    "http://xmlns.com/foaf/0.1/name": "label",
-    "http://purl.org/dc/terms/title": "label",
-    f"{_SKOS}altLabel": "alias",
-    "http://www.w3.org/2000/01/rdf-schema#comment": "description",
-    f"{_SKOS}definition": "description",
-    "http://schema.org/description": "description",
-    "https://schema.org/description": "description",
-    "http://purl.org/dc/terms/description": "description",
-}
-IMAGE_PROPERTIES = (
-    "http://xmlns.com/foaf/0.1/depiction",
-    "http://schema.org/image",
-    "https://schema.org/image",
-    "http://www.wikidata.org/prop/direct/P18",
-)
+__all__ = ["FORMATS", "IMAGE_PROPERTIES", "RDF_TYPE", "TEXT_PROPERTIES", "read_rdf"]
+
 FORMATS = {
     ".nt": ox.RdfFormat.N_TRIPLES,
     ".nq": ox.RdfFormat.N_QUADS,
@@ -53,11 +35,11 @@ FORMATS = {
     ".owl": ox.RdfFormat.RDF_XML,
     ".jsonld": ox.RdfFormat.JSON_LD,
 }
-_BY_LINE = (ox.RdfFormat.N_TRIPLES, ox.RdfFormat.N_QUADS)
+_BATCH = 30_000  # statements from pyoxigraph at a time
 
 
 def read_rdf(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     syntax: str | None = None,
     literals: str = "table",
@@ -65,186 +47,151 @@ def read_rdf(
     on_error: str = "raise",
     text_properties: Mapping[str, str] | None = None,
     image_properties: Iterable[str] | None = None,
+    languages: Sequence[str] | None = None,
+    graphs: Sequence[str] | None = None,
+    same_as: str = "link",
+    image_root: str | Path | None = None,
+    max_literal_bytes: int = MAX_LITERAL_BYTES,
 ) -> Tables:
-    """Read an RDF file.
+    """Read RDF.
+
+    Ids follow the order in which the statements name entities, a subject before its object. In
+    N-Triples and N-Quads blank nodes keep their names, elsewhere they are numbered ``_:b0``,
+    ``_:b1``, …; those of several files are never one.
 
     Args:
-        path: File, plain or compressed (.gz, .bz2, .xz, .zst).
-        syntax: Suffix of the syntax, as ``"ttl"``; ``None`` = the file's own.
+        path: File, plain or compressed (.gz, .bz2, .xz, .zst), several, or a folder, of which
+            every file with a known suffix is read in the order of their names.
+        syntax: Suffix of the syntax, as ``"ttl"``; ``None`` = each file's own.
         literals: ``"table"`` keeps literals in their table; ``"nodes"`` makes each distinct
             literal an entity, as R-GCN's data sets count them.
         base_iri: What relative IRIs start from.
         on_error: ``"raise"``, or ``"skip"`` for N-Triples and N-Quads: leaves bad lines out and
-            warns how many and which.
+            warns how many, which and why.
         text_properties: Property IRI to kind of text; the default is ``TEXT_PROPERTIES``.
         image_properties: Property IRIs; the default is ``IMAGE_PROPERTIES``.
+        languages: Languages of texts in order of preference: for each entity and kind of text
+            only the texts of the first language that it has are kept; ``""`` = no language,
+            ``"en"`` = also en-gb. ``None`` = all texts. ``literals`` keeps them all.
+        graphs: Names of the named graphs to read, ``""`` = the default graph; ``None`` = all.
+        same_as: ``"link"`` fills ``links`` with what owl:sameAs says; ``"merge"`` makes the
+            entities one, named by the first IRI, and the other names its links.
+        image_root: Folder that paths of picture files start from and must not leave; ``None`` =
+            the folder of ``path``.
+        max_literal_bytes: Longer literals are refused.
 
     Returns:
         The tables; ``rdf:type`` stays a triple and fills ``types``.
 
     Raises:
-        GraphError: If the file is missing, damaged or malformed; says file and line.
+        GraphError: If a file is missing, damaged or malformed; says file and line, or the
+            statement after which the parser stopped.
     """
-    file = Path(path)
-    if literals not in ("table", "nodes"):
-        raise GraphError(f"literals={literals!r}: expected 'table' or 'nodes'")
-    rdf_format = _format(file, syntax)
-    collector = _Collector(
-        literals == "nodes",
-        TEXT_PROPERTIES if text_properties is None else text_properties,
-        set(IMAGE_PROPERTIES if image_properties is None else image_properties),
+    files = _files(path)
+    for name, value, known in (
+        ("literals", literals, ("table", "nodes")),
+        ("on_error", on_error, ("raise", "skip")),
+        ("same_as", same_as, ("link", "merge")),
+    ):
+        if value not in known:
+            raise GraphError(f"{name}={value!r}: expected {known[0]!r} or {known[1]!r}")
+    folder = Path(path) if isinstance(path, str | Path) else files[0]
+    options = StatementOptions(
+        literals_as_nodes=literals == "nodes",
+        text_properties=TEXT_PROPERTIES if text_properties is None else text_properties,
+        image_properties=IMAGE_PROPERTIES if image_properties is None else tuple(image_properties),
+        languages=languages,
+        graphs=graphs,
+        merge_same=same_as == "merge",
+        image_root=Path(image_root or (folder if folder.is_dir() else folder.parent)),
+        image_prefix=str(Path(image_root).resolve()) if image_root else "",
     )
-    for quad in _parse(file, rdf_format, base_iri, on_error):
-        collector.add(quad)
-    return collector.tables(file)
+    formats = [_format(file, syntax, on_error) for file in files]
+    collector = StatementCollector(
+        options, quads=any(rdf_format.supports_datasets for rdf_format in formats)
+    )
+    for number, (file, rdf_format) in enumerate(zip(files, formats, strict=True)):
+        # Two files may use one name for two blank nodes.
+        label = f"f{number}_" if len(files) > 1 and rdf_format in CERTAIN else ""
+        blocks = _statements(file, rdf_format, base_iri, on_error == "skip", max_literal_bytes)
+        for lines in track(blocks, f"reading {file.name}", len):
+            collector.add(lines, blank_label=label)
+    return assemble(
+        collector.numbered(),
+        options,
+        tuple(origin_of(file) for file in files),
+        rename_blank=any(rdf_format not in CERTAIN for rdf_format in formats),
+    )
 
 
-def _format(file: Path, syntax: str | None) -> ox.RdfFormat:
+def _files(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    if not isinstance(path, str | Path):
+        files = [Path(file) for file in path]
+        if not files:
+            raise GraphError("an empty list of files; expected at least one")
+        return files
+    if not Path(path).is_dir():
+        return [Path(path)]
+    files = sorted(file for file in Path(path).rglob("*") if data_suffix(file) in FORMATS)
+    if not files:
+        raise GraphError(f"{path}: no RDF file in it; expected one of {', '.join(FORMATS)}")
+    return files
+
+
+def _format(file: Path, syntax: str | None, on_error: str) -> ox.RdfFormat:
     suffix = f".{syntax.lstrip('.')}" if syntax else data_suffix(file)
     if suffix not in FORMATS:
         raise GraphError(
             f"{file}: unknown RDF syntax {suffix!r}; give syntax=, one of "
             f"{', '.join(name[1:] for name in FORMATS)}"
         )
-    return FORMATS[suffix]
-
-
-def _parse(
-    file: Path, rdf_format: ox.RdfFormat, base_iri: str | None, on_error: str
-) -> Iterator[ox.Quad]:
-    if on_error not in ("raise", "skip"):
-        raise GraphError(f"on_error={on_error!r}: expected 'raise' or 'skip'")
-    if on_error == "skip" and rdf_format not in _BY_LINE:
+    if on_error == "skip" and FORMATS[suffix] not in CERTAIN:
         raise GraphError(
             f"{file}: on_error='skip' needs a syntax of one statement a line (nt, nq); "
             "elsewhere what follows an error cannot be told"
         )
+    return FORMATS[suffix]
+
+
+def _statements(
+    file: Path, rdf_format: ox.RdfFormat, base_iri: str | None, skip: bool, max_literal_bytes: int
+) -> Iterator[pl.Series]:
+    """Statements of a file in canonical form, block by block."""
+    with open_binary(file) as stream:
+        if rdf_format in CERTAIN:
+            reader = LineReader(file, rdf_format, skip=skip, max_literal_bytes=max_literal_bytes)
+            yield from reader.read(stream)
+        else:
+            yield from parse_statements(
+                file, stream, rdf_format, base_iri=base_iri, max_literal_bytes=max_literal_bytes
+            )
+
+
+def parse_statements(
+    file: Path | str,
+    stream: IO[bytes],
+    rdf_format: ox.RdfFormat,
+    *,
+    base_iri: str | None = None,
+    max_literal_bytes: int = MAX_LITERAL_BYTES,
+) -> Iterator[pl.Series]:
+    """Statements in canonical form by pyoxigraph alone, which reads every syntax.
+
+    Raises:
+        GraphError: If the data is malformed.
+    """
+    count = 0
     try:
-        with open_binary(file) as stream:
-            if on_error == "skip":
-                yield from _parse_lines(file, stream, rdf_format)
-            else:
-                yield from ox.parse(stream, format=rdf_format, base_iri=base_iri)
+        quads = ox.parse(stream, format=rdf_format, base_iri=base_iri)
+        while data := ox.serialize(itertools.islice(quads, _BATCH), format=ox.RdfFormat.N_QUADS):
+            lines = pl.read_lines(data).to_series()
+            if int(lines.str.len_bytes().max() or 0) > max_literal_bytes:  # type: ignore[arg-type]
+                raise GraphError(too_long(f"{file}, near statement {count}", max_literal_bytes))
+            yield lines
+            count += len(lines)
     except SyntaxError as error:
+        message, column = explain(error)
+        place = f":{error.lineno}" if error.lineno else f", near statement {count}"
         raise GraphError(
-            f"{file}:{error.lineno or '?'}: {error.msg}; expected {rdf_format.name}"
+            f"{file}{place}: {message} (column {column}); expected {rdf_format.name}; mend the file"
         ) from error
-
-
-def _parse_lines(file: Path, stream: IO[bytes], rdf_format: ox.RdfFormat) -> Iterator[ox.Quad]:
-    skipped = []
-    for number, line in enumerate(stream, start=1):
-        try:
-            # Blank nodes keep their names, so that a line read alone means the same.
-            yield from ox.parse(io.BytesIO(line), format=rdf_format, rename_blank_nodes=False)
-        except SyntaxError:
-            skipped.append(number)
-    if skipped:
-        first = ", ".join(map(str, skipped[:5]))
-        warnings.warn(
-            f"{file}: {len(skipped)} malformed lines skipped, the first: {first}", stacklevel=2
-        )
-
-
-class _Collector:
-    """Numbers terms in the order in which they are met and fills the columns."""
-
-    def __init__(self, literals_as_nodes: bool, texts: Mapping[str, str], images: set[str]) -> None:
-        self.literals_as_nodes = literals_as_nodes
-        self.text_kinds, self.image_properties = texts, images
-        self.entities: dict[str, int] = {}
-        self.relations: dict[str, int] = {}
-        self.triples: list[tuple[int, int, int, str | None]] = []
-        self.literals: list[tuple[int, int, str, str | None, str | None]] = []
-        self.types: list[tuple[int, str]] = []
-        self.texts: list[tuple[int, str, str | None, str]] = []
-        self.images: list[tuple[int, str]] = []
-        self.links: list[tuple[int, str]] = []
-
-    def add(self, quad: ox.Quad) -> None:
-        head = self._entity(quad.subject)
-        predicate: str = quad.predicate.value
-        relation = self.relations.setdefault(predicate, len(self.relations))
-        if isinstance(quad.object, ox.Literal):
-            self._add_literal(head, relation, predicate, quad.object)
-            if not self.literals_as_nodes:
-                return
-        tail = self._entity(quad.object)
-        name = quad.graph_name
-        graph = None if isinstance(name, ox.DefaultGraph) else _name(name)
-        self.triples.append((head, relation, tail, graph))
-        if predicate == RDF_TYPE:
-            self.types.append((head, _name(quad.object)))
-        elif predicate == f"{_OWL}sameAs":
-            self.links.append((head, _name(quad.object)))
-        elif predicate in self.image_properties and isinstance(quad.object, ox.NamedNode):
-            self.images.append((head, quad.object.value))
-
-    def _add_literal(self, head: int, relation: int, predicate: str, literal: ox.Literal) -> None:
-        if not self.literals_as_nodes:
-            datatype = None if literal.language else literal.datatype.value
-            self.literals.append((head, relation, literal.value, datatype, literal.language))
-        kind = self.text_kinds.get(predicate)
-        if kind is not None and literal.value:
-            self.texts.append((head, literal.value, literal.language, kind))
-
-    def _entity(self, term: Any) -> int:
-        return self.entities.setdefault(_name(term), len(self.entities))
-
-    def tables(self, file: Path) -> Tables:
-        first_type: dict[int, str] = {}
-        for entity, kind in self.types:
-            first_type.setdefault(entity, kind)
-        entities = list(self.entities)
-        columns: dict[str, tuple[list[Any], tuple[str, ...]]] = {
-            "types": (self.types, ("entity", "type")),
-            "triples": (self.triples, ("head", "relation", "tail", "graph")),
-            "literals": (
-                self.literals,
-                ("entity", "relation", "value", "datatype", "language"),
-            ),
-            "texts": (self.texts, ("entity", "text", "language", "kind")),
-            "images": (self.images, ("entity", "path")),
-            "links": (self.links, ("entity", "url")),
-        }
-        frames: dict[str, Any] = {
-            name: {key: [row[i] for row in rows] for i, key in enumerate(keys)}
-            for name, (rows, keys) in columns.items()
-            if rows
-        }
-        frames["entities"] = {
-            "name": entities,
-            "type": [first_type.get(number) for number in range(len(entities))],
-        }
-        frames["relations"] = self._relations()
-        return build_tables(frames, (origin_of(file),))
-
-    def _relations(self) -> dict[str, Any]:
-        """Label, inverse and symmetry of each property, where the file itself says them."""
-        by_entity = {number: name for name, number in self.entities.items()}
-        labels = {
-            by_entity[entity]: text
-            for entity, text, _, kind in reversed(self.texts)
-            if kind == "label"
-        }
-        inverse_of = self.relations.get(f"{_OWL}inverseOf")
-        inverses = {
-            by_entity[head]: by_entity[tail]
-            for head, relation, tail, _ in self.triples
-            if relation == inverse_of
-        }
-        symmetric = {by_entity[e] for e, kind in self.types if kind == f"{_OWL}SymmetricProperty"}
-        names = list(self.relations)
-        return {
-            "name": names,
-            "label": pl.Series([labels.get(name) for name in names], dtype=pl.String()),
-            "inverse": pl.Series([inverses.get(name) for name in names], dtype=pl.String()),
-            "symmetric": pl.Series(
-                [True if name in symmetric else None for name in names], dtype=pl.Boolean()
-            ),
-        }
-
-
-def _name(term: Any) -> str:
-    """IRIs as they are, all other terms as N-Triples writes them."""
-    return term.value if isinstance(term, ox.NamedNode) else str(term)

@@ -8,10 +8,12 @@ import warnings
 import polars as pl
 import pyoxigraph as ox
 import pytest
+import zstandard
 
 from kgclip.sources import read_graph
-from kgclip.sources.rdf import RDF_TYPE, read_rdf
+from kgclip.sources.rdf import FORMATS, RDF_TYPE, read_rdf
 from kgclip.tables import GraphError
+from tests.rdf.reference import reference_tables
 
 TURTLE = """
 @prefix : <http://x/> . @prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .
@@ -39,6 +41,7 @@ def test_tables_hold_what_the_file_says(turtle):
     ]
     near = graph.relation_id("http://x/near")
     assert graph.relations.row(near) == ("http://x/near", "is near", "http://x/close", True)
+    assert graph.relations["label"][graph.relation_id("http://x/size")] == "size"
     texts = graph.texts.filter(pl.col("entity") == a).rows()
     assert texts == [
         (a, "A", "en", "label"),
@@ -64,7 +67,8 @@ def test_literals_as_nodes(turtle):
 
 
 @pytest.mark.parametrize(("suffix", "compress"), [
-    ("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)
+    ("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress),
+    (".zst", zstandard.compress),
 ])  # fmt: skip
 def test_syntaxes_and_compressions_agree(tmp_path, turtle, suffix, compress):
     quads = list(ox.parse(TURTLE, format=ox.RdfFormat.TURTLE))
@@ -82,6 +86,109 @@ def test_named_graphs_are_kept(tmp_path):
     file = tmp_path / "q.nq"
     file.write_text("<urn:a> <urn:r> <urn:b> <urn:g> .\n<urn:a> <urn:r> <urn:c> .\n")
     assert read_graph(file).triples["graph"].to_list() == ["urn:g", None]
+
+
+def test_named_graphs_are_selectable(tmp_path):
+    file = tmp_path / "q.trig"
+    file.write_text("<urn:a> <urn:r> <urn:b> . <urn:g> { <urn:a> <urn:r> <urn:c> , 'x' }")
+    for graphs, tails, literals in (
+        (["urn:g"], ["urn:c"], 1),
+        ([""], ["urn:b"], 0),
+        (["", "urn:g"], ["urn:b", "urn:c"], 1),
+    ):
+        graph = read_graph(file, graphs=graphs)
+        assert graph.entities["name"].gather(graph.triples["tail"]).to_list() == tails
+        assert len(graph.literals) == literals
+    with pytest.raises(GraphError, match="no named graph 'urn:h'; the nearest is 'urn:g'"):
+        read_graph(file, graphs=["urn:h"])
+
+
+def test_many_files_and_folders(tmp_path):
+    """Blank nodes of two files are two, even if they are written alike; names are one."""
+    (tmp_path / "sub").mkdir()
+    first, second = tmp_path / "a.nt", tmp_path / "sub" / "b.nt"
+    third, note = tmp_path / "c.ttl", tmp_path / "note.md"
+    first.write_text('_:x <urn:r> <urn:a> .\n<urn:a> <urn:q> "_:x" .\n')
+    second.write_text('_:x <urn:r> <urn:a> .\n_:x <urn:r> <<( _:x <urn:_:x> "_:x" )>> .\n')
+    third.write_text("_:x <urn:r> [] .")
+    note.write_text("no RDF")
+    names = ["_:b0", "urn:a", "_:b1", "_:b2", "_:b3", '<<( _:b3 <urn:_:x> "_:x" )>>']
+    for graph in (read_graph([first, third, second]), read_graph(tmp_path)):
+        assert sorted(graph.entities["name"]) == sorted(names)
+        assert graph.literals["value"].to_list() == ["_:x"]
+        assert {origin.name for origin in graph.origins} == {"a.nt", "c.ttl", "b.nt"}
+    assert read_graph([first]).entities["name"].to_list() == ["_:x", "urn:a"]
+    with pytest.raises(GraphError, match="no RDF file in it"):
+        read_rdf(tmp_path / "sub" / "..", syntax="nt") if note.unlink() else read_rdf(
+            (tmp_path / "empty").mkdir() or tmp_path / "empty"
+        )
+
+
+def test_triple_terms_are_entities(tmp_path):
+    (tmp_path / "t.ttl").write_text(
+        'PREFIX : <urn:> :a :b :c ~ :r {| :since "1999" |} .'  # RDF 1.2: annotated
+    )
+    graph = read_graph(tmp_path / "t.ttl")
+    assert "<<( <urn:a> <urn:b> <urn:c> )>>" in graph.entities["name"].to_list()
+    assert graph.num_triples == 2
+    assert graph.literals["value"].to_list() == ["1999"]
+
+
+def test_languages_fall_back(turtle):
+    def texts(*languages):
+        return read_rdf(turtle, languages=languages).texts["text"].to_list()
+
+    assert texts("de", "en") == ["Ah"]
+    assert texts("fr", "en", "") == ["A", "A town.", "is near"]
+    assert texts("") == ["A town.", "is near"]
+    tables = read_rdf(turtle, languages=["fr"])
+    assert tables.texts.is_empty()
+    assert len(tables.literals) == 6, "literals keep every language"
+
+
+def test_same_as_can_merge(tmp_path):
+    file = tmp_path / "a.ttl"
+    file.write_text(
+        "@prefix owl: <http://www.w3.org/2002/07/owl#> . @prefix : <urn:> ."
+        ":z :r :y . [] owl:sameAs :b . :a owl:sameAs :b ; :r :a ; :size 1 . :b :r :c ; a :T ."
+    )
+    graph = read_graph(file, same_as="merge")
+    assert graph.entities["name"].to_list() == ["urn:z", "urn:y", "urn:b", "urn:c", "urn:T"]
+    b = graph.entity_id("urn:b")
+    assert graph.links.rows() == [(b, "_:b0"), (b, "urn:a")]
+    assert graph.triples.select("head", "tail").rows() == [(0, 1), (b, b), (b, 3), (b, 4)]
+    assert graph.literals["entity"].to_list() == [b]
+    assert graph.entities["type"][b] == "urn:T"
+
+
+def test_pictures_stay_below_their_root(tmp_path):
+    def paths(value, **options):
+        (tmp_path / "a.nt").write_text(f"<urn:a> <http://schema.org/image> {value} .\n")
+        return read_graph(tmp_path / "a.nt", **options).images["path"].to_list()
+
+    assert paths('"pictures/a.png"') == ["pictures/a.png"]
+    assert paths(f"<{(tmp_path / 'a b.png').as_uri()}>") == ["a b.png"]
+    assert paths("<https://x.org/a.png>") == ["https://x.org/a.png"]
+    for outside in ('"../a.png"', '"/etc/passwd"', "<file:///etc/passwd>", '"b/../../a"'):
+        with pytest.raises(GraphError, match=r"leaves the folder .* give image_root="):
+            paths(outside)
+    assert paths('"a.png"', image_root=tmp_path.parent) == [str(tmp_path.parent / "a.png")]
+
+
+def test_pictures_in_the_web_can_be_saved(turtle, tmp_path):
+    graph = read_graph(turtle)
+    graph.save(tmp_path / "out")
+    assert "1 images are addresses, not files" in graph.validate()
+    with pytest.raises(GraphError, match="an address; fetch the file"):
+        graph.image_path(0)
+
+
+def test_oversized_literals_are_refused(tmp_path):
+    for name in ("a.nt", "a.ttl"):
+        (tmp_path / name).write_text(f'<urn:a> <urn:b> "{"x" * 2000}" .\n')
+        assert len(read_graph(tmp_path / name).literals) == 1
+        with pytest.raises(GraphError, match="of more than 1,000 bytes"):
+            read_graph(tmp_path / name, max_literal_bytes=1000)
 
 
 def test_own_property_maps(turtle):
@@ -124,7 +231,7 @@ def test_options_are_checked(turtle, tmp_path):
 def test_skipping_counts(tmp_path):
     file = tmp_path / "a.nt"
     file.write_text("<urn:a> <urn:r> _:x .\noops\n# fine\n\n<urn:b> <urn:r> _:x .\nagain\n")
-    with pytest.warns(UserWarning, match=r"2 malformed lines skipped, the first: 2, 6"):
+    with pytest.warns(UserWarning, match=r"2 malformed lines .*: 2, 6 \(2 × The subj"):
         graph = read_graph(file, on_error="skip")
     assert graph.entities["name"].to_list() == ["urn:a", "_:x", "urn:b"]
     assert graph.num_triples == 2
@@ -169,8 +276,14 @@ def test_w3c_suites(shared_data, tmp_path, suite, syntax):
                 read_rdf(file, base_iri=base)
         else:
             assert "Negative" not in kinds or "Eval" in kinds, file.name
-            tables = read_rdf(file, base_iri=base, literals="nodes")
-            assert len(tables.triples) == len(quads), file.name
+            tables = read_rdf(file, base_iri=base)
+            expected = reference_tables(
+                file, FORMATS[file.suffix], base_iri=base, rename_blank=syntax == "ttl"
+            )
+            assert tables.frames().keys() == expected.frames().keys()
+            for name, frame in tables.frames().items():
+                assert frame.equals(expected.frames()[name]), (file.name, name)
+            assert len(tables.triples) + len(tables.literals) == len(quads)
         tested += 1
     assert tested > 60
 
