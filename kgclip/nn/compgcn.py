@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kgclip.nn.rgcn import check_edges, check_features
+from kgclip.nn.edges import check_edges, check_features
 
 COMPOSITIONS = ("mult", "sub", "corr")
 

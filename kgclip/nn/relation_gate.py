@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kgclip.nn.rgcn import check_edges
+from kgclip.nn.edges import check_edges
 
 
 class RelationGateConv(nn.Module):

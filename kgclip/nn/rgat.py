@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kgclip.nn.rgcn import check_edges, check_features
+from kgclip.nn.edges import check_edges, check_features
 
 
 class RGATConv(nn.Module):
@@ -69,7 +69,7 @@ class RGATConv(nn.Module):
             Float [N, heads * out_channels].
 
         Raises:
-            ValueError: If features or edges are of the wrong kind, shape or range.
+            ValueError: If features or edges are of the wrong kind, shape or range, or NaN.
         """
         check_features(x, self.basis.shape[1])
         check_edges(edge_index, edge_type, len(x), self.num_relations)
