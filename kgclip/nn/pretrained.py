@@ -8,6 +8,7 @@ by position and every pair is checked.
 from __future__ import annotations
 
 import importlib.resources
+import itertools
 from pathlib import Path
 
 import torch
@@ -37,20 +38,19 @@ def load_efficientnet_lite0(trunk: nn.Module) -> None:
     """
     weights: dict[str, Tensor] = torch.load(_weights_path(), map_location="cpu", weights_only=True)
     expected = trunk.state_dict()
-    if "classifier.weight" not in expected:
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("_fc.")}
-    if len(weights) != len(expected):
+    if len(expected) > len(weights):
         raise ValueError(
             f"the trunk has {len(expected)} tensors, EfficientNet-Lite0 {len(weights)}: "
             'build it with timm.create_model("tf_efficientnet_lite0")'
         )
-    for (theirs, given), (ours, wanted) in zip(weights.items(), expected.items(), strict=True):
+    first = dict(itertools.islice(weights.items(), len(expected)))  # the classifier comes last
+    for (theirs, given), (ours, wanted) in zip(first.items(), expected.items(), strict=True):
         if _kind(theirs) != _kind(ours) or given.shape != wanted.shape:
             raise ValueError(
                 f"{ours} {tuple(wanted.shape)} does not fit EfficientNet-Lite0's {theirs} "
                 f'{tuple(given.shape)}: build it with timm.create_model("tf_efficientnet_lite0")'
             )
-    trunk.load_state_dict(dict(zip(expected, weights.values(), strict=True)))
+    trunk.load_state_dict(dict(zip(expected, first.values(), strict=True)))
 
 
 def _kind(name: str) -> str:

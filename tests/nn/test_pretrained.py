@@ -44,7 +44,8 @@ def test_a_trunk_without_classifier_takes_everything_else():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (torch.nn.Linear(3, 3), "2 tensors"),
+        (torch.nn.Linear(3, 3), "does not fit"),
+        (torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(200)), "400 tensors"),
         (timm.create_model("tf_efficientnet_lite0", num_classes=7), "does not fit"),
     ],
 )
