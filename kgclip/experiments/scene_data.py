@@ -130,7 +130,8 @@ def is_true(statements: Tensor, truths: Tensor) -> Tensor:
         Bool [B].
     """
     said = statements[:, None]
-    holds: Tensor = ((said == truths) | (said == UNSAID)).all(dim=2).any(dim=1)
+    matches = torch.eq(said, truths) | torch.eq(said, UNSAID)
+    holds: Tensor = matches.all(dim=2).any(dim=1)
     return holds
 
 
@@ -186,7 +187,8 @@ class Wording:
         """Every token that a caption or graph can hold, padding included: long [V]."""
         tables = (self._phrases, self._things, self._relations)
         ends = torch.tensor([0, self._start, self._end])
-        return torch.unique(torch.cat([ends, *(table.flatten() for table in tables)]))
+        found: Tensor = torch.unique(torch.cat([ends, *(table.flatten() for table in tables)]))
+        return found
 
     def renumber(self, kept: Tensor) -> None:
         """Use the numbers of a shrunk vocabulary from here on.

@@ -35,7 +35,7 @@ def shrink_vocabulary(clip: nn.Module, token_ids: Tensor) -> tuple[Tensor, nn.Em
     kept = torch.unique(token_ids)
     full: nn.Embedding = owner.token_embedding
     weight = full.weight.detach()[kept]
-    owner.token_embedding = nn.Embedding(*weight.shape, _weight=weight)
+    owner.token_embedding = nn.Embedding(weight.shape[0], weight.shape[1], _weight=weight)
     return kept, full
 
 
