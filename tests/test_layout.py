@@ -53,6 +53,7 @@ LAYOUT = {
     " sources.openmoji sources.openmoji_scenes",
     "similarity": "",
     "probes": "tables graph",
+    "linking": "graph",
     "recipe": "settings tables storage graph splits sources sources.openmoji_splits",
     "kgclip": "graph sources recipe",
     "charts": "",
