@@ -148,9 +148,7 @@ def evaluate_classes(
     pictures: list[Picture] = []
     targets: list[int] = []
     for number, part in enumerate(classes):
-        files = sorted(f for f in part.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES)
-        if not files:
-            raise GraphError(f"{part}: no picture; remove the class, or add {PICTURE_SUFFIXES[0]}")
+        files = find_pictures(part)
         pictures += [(file, None) for file in files]
         targets += [number] * len(files)
     if not classes:
@@ -163,6 +161,18 @@ def evaluate_classes(
         ks=(1, 5) if len(classes) >= 5 else (1,),
     )
     return {**figures, "num_images": float(len(pictures)), "num_classes": float(len(classes))}
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Picture files of a folder, in the order of their names.
+
+    Raises:
+        GraphError: If there is none.
+    """
+    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in PICTURE_SUFFIXES)
+    if not files:
+        raise GraphError(f"{folder}: no picture in it; {', '.join(PICTURE_SUFFIXES)} expected")
+    return files
 
 
 def class_features(opened: OpenedModel, names: Sequence[str], templates: Sequence[str]) -> Tensor:

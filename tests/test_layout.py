@@ -117,6 +117,7 @@ LAYOUT = {
     "weights": "torch",
     "model_evaluation": "tables graph probes sources.pairs torch PIL models nn.features nn.tokens"
     " evaluation.probes evaluation.retrieval evaluation.zero_shot",
+    "query": "graph hetero torch models model_evaluation",
     "models": "tables config torch open_clip safetensors checkpoint nn.clip nn.model training",
     "experiments": "",
     "experiments.pool": "torch",
@@ -139,6 +140,9 @@ LAYOUT = {
     "cli.inspect": "graph",
     "cli.train": "cli.overrides training",
     "cli.evaluate": "graph probes sources training models model_evaluation",
+    "cli.embed": "graph models model_evaluation query",
+    "cli.search": "graph models query",
+    "cli.predict": "graph models query",
     "cli.export": "models training weights",
     "cli.wiseft": "tables models training weights",
     "cli.demo": "experiments.world report",

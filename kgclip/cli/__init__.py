@@ -20,7 +20,18 @@ from typer.core import TyperGroup
 
 from kgclip.tables import GraphError
 
-COMMANDS = ("build", "inspect", "train", "evaluate", "wiseft", "export", "demo")
+COMMANDS = (
+    "build",
+    "inspect",
+    "train",
+    "evaluate",
+    "embed",
+    "search",
+    "predict",
+    "wiseft",
+    "export",
+    "demo",
+)
 
 # Import name of an optional package: the extra that brings it.
 EXTRAS = {
