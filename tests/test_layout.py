@@ -98,6 +98,7 @@ LAYOUT = {
     "checkpoint": "tables torch safetensors",
     "trainer": "tables torch batches checkpoint progress nn.info_nce nn.output",
     # Evaluation takes arrays, callables and questions: it knows no model and no trainer.
+    "evaluation.bootstrap": "",
     "evaluation.ranking": "torch",
     "evaluation.triple_index": "torch",
     "evaluation.frequency": "torch evaluation.ranking evaluation.triple_index",
@@ -106,7 +107,8 @@ LAYOUT = {
     "evaluation.retrieval": "torch evaluation.ranking",
     "evaluation.zero_shot": "torch evaluation.ranking evaluation.retrieval",
     "evaluation.probes": "torch evaluation.retrieval evaluation.zero_shot probes",
-    "evaluation": "evaluation.ranking evaluation.frequency evaluation.link_prediction"
+    "evaluation": "evaluation.bootstrap evaluation.ranking evaluation.frequency"
+    " evaluation.link_prediction"
     " evaluation.probes evaluation.retrieval evaluation.zero_shot",
     "embedding_training": "torch progress nn.embedding nn.row_adagrad nn.scoring"
     " evaluation.link_prediction evaluation.triple_index",

@@ -4,8 +4,13 @@ Nothing here knows the trainer or our model, so it also serves somebody else's. 
 a success: ranks take the mean of the tied places, recall and accuracy count it as wrong.
 """
 
+from kgclip.evaluation.bootstrap import bootstrap_ratio
 from kgclip.evaluation.frequency import FrequencyScorer
-from kgclip.evaluation.link_prediction import evaluate_link_prediction, evaluate_ranking
+from kgclip.evaluation.link_prediction import (
+    evaluate_link_prediction,
+    evaluate_ranking,
+    rank_answers,
+)
 from kgclip.evaluation.probes import evaluate_probes
 from kgclip.evaluation.ranking import rank_candidates, rank_metrics, tie_averaged_ranks
 from kgclip.evaluation.retrieval import evaluate_retrieval
@@ -13,12 +18,14 @@ from kgclip.evaluation.zero_shot import evaluate_probe, evaluate_zero_shot
 
 __all__ = [
     "FrequencyScorer",
+    "bootstrap_ratio",
     "evaluate_link_prediction",
     "evaluate_probe",
     "evaluate_probes",
     "evaluate_ranking",
     "evaluate_retrieval",
     "evaluate_zero_shot",
+    "rank_answers",
     "rank_candidates",
     "rank_metrics",
     "tie_averaged_ranks",

@@ -185,16 +185,12 @@ def evaluate_ranking(
 ) -> dict[str, float]:
     """Filtered ranking where queries and candidates may be anything, as pictures and facts.
 
-    Each asked (query, relevant candidate) is one item: the candidate is ranked among those that
-    are not relevant to the query, ties at their mean.
-
     Args:
         scores: Higher is better. Float [Q, C].
         relevant: All right answers. Bool [Q, C].
         groups: Group of each query, as its relation; figures are means over the groups' means.
             Long [Q]; the default is one group.
-        asked: The right answers that are asked; the others are only left out of the rankings.
-            Bool [Q, C], a subset of ``relevant``; the default is all.
+        asked: As :func:`rank_answers` takes it.
 
     Returns:
         ``mrr``, ``hits@1``, ``hits@10`` and ``count`` (items).
@@ -203,29 +199,11 @@ def evaluate_ranking(
         ValueError: If nothing is asked, something asked is not relevant, shapes do not fit, or
             a score is NaN.
     """
-    asked = relevant if asked is None else asked
-    for name, mask in (("relevant", relevant), ("asked", asked)):
-        if mask.shape != scores.shape or mask.dtype != torch.bool:
-            raise ValueError(
-                f"{name}: {mask.dtype} {list(mask.shape)} given, "
-                f"torch.bool {list(scores.shape)} expected"
-            )
     if groups is not None and groups.shape != scores.shape[:1]:
         raise ValueError(f"groups: shape {list(groups.shape)} given, [{len(scores)}] expected")
-    if bool((asked & ~relevant).any()):
-        raise ValueError("asked: holds an answer that is not relevant")
-    rows, columns = asked.nonzero(as_tuple=True)
+    rows, _, ranks = rank_answers(scores, relevant, asked)
     if not len(rows):
         raise ValueError("asked: nothing is asked, at least one right answer expected")
-    size = max(1, _MAX_CELLS // scores.shape[1])
-    ranks = torch.cat(
-        [
-            tie_averaged_ranks(scores[queries], truth, relevant[queries])
-            for queries, truth in zip(
-                torch.split(rows, size), torch.split(columns, size), strict=True
-            )
-        ]
-    )
     group = torch.zeros_like(rows) if groups is None else groups.to(rows.device)[rows]
     figures = [rank_metrics(ranks[group == one], scores.shape[1]) for one in torch.unique(group)]
     results = {
@@ -233,3 +211,41 @@ def evaluate_ranking(
         for name in ("mrr", "hits@1", "hits@10")
     }
     return {**results, "count": float(len(rows))}
+
+
+def rank_answers(
+    scores: Tensor, relevant: Tensor, asked: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Filtered rank of every right answer that is asked.
+
+    Each asked (query, relevant candidate) is one item: the candidate is ranked among those that
+    are not relevant to the query, ties at their mean.
+
+    Args:
+        scores: Higher is better. Float [Q, C].
+        relevant: All right answers. Bool [Q, C].
+        asked: The right answers that are asked; the others are only left out of the rankings.
+            Bool [Q, C], a subset of ``relevant``; the default is all.
+
+    Returns:
+        Query and candidate of each item, long [K], and its 1-based rank, float64 [K].
+
+    Raises:
+        ValueError: If something asked is not relevant, shapes do not fit, or a score is NaN.
+    """
+    asked = relevant if asked is None else asked
+    for name, mask in (("relevant", relevant), ("asked", asked)):
+        if mask.shape != scores.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"{name}: {mask.dtype} {list(mask.shape)} given, "
+                f"torch.bool {list(scores.shape)} expected"
+            )
+    if bool((asked & ~relevant).any()):
+        raise ValueError("asked: holds an answer that is not relevant")
+    rows, columns = asked.nonzero(as_tuple=True)
+    size = max(1, _MAX_CELLS // max(1, scores.shape[1]))
+    ranks = [
+        tie_averaged_ranks(scores[queries], truth, relevant[queries])
+        for queries, truth in zip(torch.split(rows, size), torch.split(columns, size), strict=True)
+    ]
+    return rows, columns, torch.cat(ranks) if len(rows) else rows.double()

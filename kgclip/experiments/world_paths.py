@@ -216,25 +216,43 @@ def train_paths(graph: PathGraph, corpus: Corpus, options: PathOptions) -> PathE
             for question, columns in enumerate(candidates)
             for country in torch.nonzero(removed[:, columns].any(dim=1)).squeeze(1).tolist()
         ]
-        chosen = torch.randperm(len(queries), generator=generator)[: options.queries].tolist()
-        if not chosen:
+        chosen = torch.randperm(len(queries), generator=generator)[: options.queries].sort().values
+        if not len(chosen):
             continue
-        rows = torch.tensor([queries[i][0] for i in chosen])
-        questions = torch.tensor([queries[i][1] for i in chosen])
+        rows = torch.tensor([queries[i][0] for i in chosen.tolist()])
+        questions = torch.tensor([queries[i][1] for i in chosen.tolist()])
         scores = _score(model, graph, rows, questions, weights, known, candidates)
         losses = []
-        for row, question, score in zip(rows.tolist(), questions.tolist(), scores, strict=True):
-            columns = candidates[question]
-            logits = score[graph.fact_node[columns]]
-            true = graph.known[row, columns]
-            others = torch.logsumexp(logits.masked_fill(true, -torch.inf), dim=0)
-            losses.append(F.softplus(others - logits[true]).mean())
-        loss = torch.stack(losses).mean()
+        for question, columns in enumerate(candidates):
+            mine = questions == question
+            if not mine.any():
+                continue
+            logits = scores[mine][:, columns]
+            true = graph.known[rows[mine]][:, columns]
+            losses.append(multi_answer_loss(logits, true))
+        loss = torch.cat(losses).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     return model.eval()
+
+
+def multi_answer_loss(logits: Tensor, true: Tensor) -> Tensor:
+    """Cross-entropy of each right answer against all wrong ones, mean over a query's answers.
+
+    Args:
+        logits: Float [Q, A].
+        true: Bool [Q, A].
+
+    Returns:
+        Of the queries with a right answer. Float [Q' <= Q].
+    """
+    has = true.any(dim=1)
+    logits, true = logits[has], true[has]
+    others = torch.logsumexp(logits.masked_fill(true, -torch.inf), dim=1, keepdim=True)
+    losses = F.softplus(others - logits).masked_fill(~true, 0.0)
+    return losses.sum(dim=1) / true.sum(dim=1)
 
 
 def _candidates(corpus: Corpus, known: Tensor | None = None) -> list[Tensor]:
@@ -288,17 +306,28 @@ def _score(
     known: Tensor,
     candidates: list[Tensor],
 ) -> Tensor:
-    """Scores of all nodes for (country, question) pairs. Float [Q, n]."""
+    """Scores of the candidates' facts for (country, question) pairs, 0 elsewhere. Float [Q, F]."""
     start = F.one_hot(graph.country[rows], graph.num_nodes).float()
-    counts = torch.zeros(len(candidates), graph.num_nodes)
+    answers = torch.unique(torch.cat([graph.fact_node[columns] for columns in candidates]))
+    place = torch.full((graph.num_nodes,), -1)
+    place[answers] = torch.arange(len(answers))
+    counts = torch.zeros(len(candidates), len(answers))
     for question, columns in enumerate(candidates):
-        counts[question, graph.fact_node[columns]] = known[:, columns].sum(dim=0).float()
+        counts[question, place[graph.fact_node[columns]]] = known[:, columns].sum(dim=0).float()
     priors = torch.stack([counts.log1p(), (counts > 0).float()], dim=2)[questions]
     used = weights > 0
-    scores: Tensor = model(
-        start, questions, graph.edge_index[:, used], graph.edge_type[used], weights[used], priors
+    scores = model(
+        start,
+        questions,
+        graph.edge_index[:, used],
+        graph.edge_type[used],
+        weights[used],
+        priors,
+        answers=answers,
     )
-    return scores
+    columns = torch.cat(candidates)
+    found = scores.new_zeros(len(rows), len(graph.fact_node))
+    return found.index_copy(1, columns, scores.index_select(1, place[graph.fact_node[columns]]))
 
 
 @torch.no_grad()
@@ -311,8 +340,7 @@ def answer(model: PathEncoder, graph: PathGraph, corpus: Corpus, chunk: int = 64
         for rows in torch.split(torch.arange(len(graph.country)), chunk):
             asked = torch.full((len(rows),), question)
             scores = _score(model, graph, rows, asked, weights, graph.known, candidates)
-            logits = scores[:, graph.fact_node[columns]]
-            result[rows[:, None], columns] = logits.softmax(dim=1)
+            result[rows[:, None], columns] = scores[:, columns].softmax(dim=1)
     return apply_rule(result, graph.known, corpus)
 
 
