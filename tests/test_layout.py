@@ -108,8 +108,7 @@ LAYOUT = {
     "evaluation.zero_shot": "torch evaluation.ranking evaluation.retrieval",
     "evaluation.probes": "torch evaluation.retrieval evaluation.zero_shot probes",
     "evaluation": "evaluation.bootstrap evaluation.ranking evaluation.frequency"
-    " evaluation.link_prediction"
-    " evaluation.probes evaluation.retrieval evaluation.zero_shot",
+    " evaluation.link_prediction evaluation.probes evaluation.retrieval evaluation.zero_shot",
     "embedding_training": "torch progress nn.embedding nn.row_adagrad nn.scoring"
     " evaluation.link_prediction evaluation.triple_index",
     # Where it all comes together.

@@ -87,7 +87,9 @@ def _pair(above: Sequence[float] | np.ndarray, below: Sequence[float] | np.ndarr
     return figures
 
 
-def _draw_means(figures: np.ndarray, num_samples: int, generator: np.random.Generator) -> np.ndarray:
+def _draw_means(
+    figures: np.ndarray, num_samples: int, generator: np.random.Generator
+) -> np.ndarray:
     """Means of queries drawn with replacement. Float64 [S, 2]."""
     count = len(figures)
     size = max(1, _MAX_CELLS // count)

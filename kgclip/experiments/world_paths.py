@@ -316,7 +316,7 @@ def _score(
         counts[question, place[graph.fact_node[columns]]] = known[:, columns].sum(dim=0).float()
     priors = torch.stack([counts.log1p(), (counts > 0).float()], dim=2)[questions]
     used = weights > 0
-    scores = model(
+    scores: Tensor = model(
         start,
         questions,
         graph.edge_index[:, used],

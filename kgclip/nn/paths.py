@@ -58,10 +58,12 @@ class PathEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.num_relations = channels, num_relations
-        self.text_channels = text_channels
+        self.text_channels, self.num_priors = text_channels, num_priors
         width, gates = self._build_questions(num_questions, question_channels)
         self.start = nn.Linear(question_channels, channels)
-        self.relations = nn.ModuleList(nn.Linear(width, gates * channels) for _ in range(num_layers))
+        self.relations = nn.ModuleList(
+            nn.Linear(width, gates * channels) for _ in range(num_layers)
+        )
         self.stay = nn.ModuleList(nn.Linear(question_channels, channels) for _ in range(num_layers))
         self.mix = nn.ModuleList(nn.Linear(channels, channels) for _ in range(num_layers))
         self.score = nn.Linear(num_layers * channels, 1)
@@ -138,8 +140,7 @@ class PathEncoder(nn.Module):
             states.append(hidden if answers is None else hidden.index_select(0, answers))
         found = torch.log1p(50 * torch.cat(states, dim=2).transpose(0, 1))  # [Q, A, L C]
         if priors is None:
-            wide = self.correct[1].in_features - found.shape[2] - question.shape[1]
-            priors = found.new_zeros(*found.shape[:2], wide)
+            priors = found.new_zeros(*found.shape[:2], self.num_priors)
         context = question[:, None].expand(-1, found.shape[1], -1)
         corrected = self.correct(torch.cat([found, context, priors], dim=2))
         scores: Tensor = (self.score(found) + corrected).squeeze(2)
@@ -197,7 +198,7 @@ class _Moves:
         ).view(len(self.target), *hidden.shape[1:])
         gated = [
             part * gates[:, relation]
-            for part, relation in zip(sums.split(self.counts), self.relations, strict=True)
+            for part, relation in zip(torch.split(sums, self.counts), self.relations, strict=True)
         ]
         return torch.zeros_like(hidden).index_add(0, self.target, torch.cat(gated))
 
