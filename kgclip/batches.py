@@ -18,10 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from kgclip.graph import KnowledgeGraph
+from kgclip.negatives import NegativeSampler
 from kgclip.nn.model import GraphInputs, TripleInputs
 from kgclip.nn.output import Batch, Targets
+from kgclip.nn.teacher import TeacherFeatures
 from kgclip.nn.tokens import encode_text_trimmed
 from kgclip.sampling import group_by_target, sample_subgraph
+from kgclip.token_triples import TokenTriples, known_among
 
 PAIR_SPLITS = ("train", "pairs_valid", "pairs_test")
 
@@ -35,6 +38,8 @@ class Corpus:
         graph: With a text for every entity (its label where it has none).
         tokenizer: From texts to token ids [B, L], as open_clip makes it.
         image_features: Trunk features (or pictures) by row of ``graph.images``. Float [I, W].
+        image_tokens: Cached tokens by row of ``graph.images``, for the triple encoder; ``None``
+            = there is none. Float [I, L, W'].
 
     Attributes:
         labels: One text an entity, N in all.
@@ -57,6 +62,7 @@ class Corpus:
         graph: KnowledgeGraph,
         tokenizer: Callable[[list[str]], Tensor],
         image_features: Tensor,
+        image_tokens: Tensor | None = None,
     ) -> None:
         if len(image_features) != len(graph.images):
             raise ValueError(
@@ -76,7 +82,7 @@ class Corpus:
         self.fact_text = tokenizer(
             [f"{self.relation_labels[r]} {self.labels[t]}" for r, t in self.facts.tolist()]
         )
-        self.image_features = image_features
+        self.image_features, self.image_tokens = image_features, image_tokens
         self.image_entity = torch.from_numpy(graph.images["entity"].to_numpy().copy())
         self.image_split = _splits(graph, "images", unsplit="train")
         self.same_image = _first_with_same_bytes(graph.images["sha256"].to_list())
@@ -175,6 +181,11 @@ class KnowledgeBatches:
         entity_types: Type of each entity, for ``options.repeats``. N strings or ``None``.
         options: What a batch is made of.
         clip: The model whose text features the message graph starts from.
+        token_triples: Makes triples for the fusion encoder; ``None`` = verbalised triples.
+        teacher: The start model's features of all pictures by row of ``graph.images`` and of all
+            labels by entity, for distillation.
+        label_features: Cached features of all labels under a frozen text tower, by entity;
+            ``None`` = the tower reads them. Float [N, D].
     """
 
     def __init__(
@@ -183,8 +194,14 @@ class KnowledgeBatches:
         entity_types: Sequence[str | None],
         options: BatchOptions,
         clip: nn.Module,
+        *,
+        token_triples: TokenTriples | None = None,
+        teacher: TeacherFeatures | None = None,
+        label_features: Tensor | None = None,
     ) -> None:
         self.corpus, self.options, self.clip = corpus, options, clip
+        self.token_triples, self.teacher = token_triples, teacher
+        self.pair_texts = corpus.text if label_features is None else label_features
         usable = np.flatnonzero(np.isin(corpus.image_split, PAIR_SPLITS))
         times = [options.repeats.get(entity_types[e] or "", 1) for e in corpus.image_entity[usable]]
         self.pairs = torch.from_numpy(np.repeat(usable, times))
@@ -196,7 +213,7 @@ class KnowledgeBatches:
             raise ValueError("num_triples is above 0 but no triple has the split 'train' or null")
         count = torch.bincount(self.triples[:, 1], minlength=1).double()
         self.weights = count[self.triples[:, 1]] ** -0.5
-        self.known = torch.unique(self.triples[:, 0] * len(corpus.facts) + self.fact_ids)
+        self.known = NegativeSampler(self.triples, corpus.num_entities, corpus.num_relations)
         shown = torch.zeros(corpus.num_entities, dtype=torch.bool)
         shown[corpus.image_entity[torch.from_numpy(corpus.image_split == "train")]] = True
         self.shown = shown
@@ -219,12 +236,16 @@ class KnowledgeBatches:
         inputs: dict[str, Any] = {}
         targets = Targets()
         if options.num_pairs:
-            inputs = {"image": corpus.image_features[rows], "text": corpus.text[entities]}
+            inputs = {"image": corpus.image_features[rows], "text": self.pair_texts[entities]}
             targets.pair_ids = entities
+            if self.teacher is not None:
+                inputs["teacher"] = TeacherFeatures(
+                    self.teacher.image[rows], self.teacher.text[entities], self.teacher.logit_scale
+                )
         if options.num_triples:
             # A stream of its own, so that the order of pairs is the same in every run.
             generator = torch.Generator().manual_seed(_stream(options.seed, 1, step))
-            self._add_triples(inputs, targets, generator)
+            targets = self._add_triples(inputs, targets, generator)
             if options.graph and options.num_neighbors:
                 inputs["graph"] = self._sampled_graph(targets, generator, step)
             elif options.graph:
@@ -246,32 +267,40 @@ class KnowledgeBatches:
 
     def _add_triples(
         self, inputs: dict[str, Any], targets: Targets, generator: torch.Generator
-    ) -> None:
-        corpus = self.corpus
+    ) -> Targets:
         count = min(self.options.num_triples, len(self.triples))
         drawn = torch.multinomial(self.weights, count, generator=generator)
-        heads, relations, _ = self.triples[drawn].T
-        facts = self.fact_ids[drawn]
+        self._drawn = self.triples[drawn]
+        if self.token_triples is None:
+            self._verbalise(inputs, targets, drawn, generator)
+            return targets
+        inputs["triples"], found = self.token_triples(self._drawn, self.known, generator)
+        return dataclasses.replace(found, pair_ids=targets.pair_ids)
+
+    def _verbalise(
+        self,
+        inputs: dict[str, Any],
+        targets: Targets,
+        drawn: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """Heads as texts or pictures, and facts as texts."""
+        corpus, count = self.corpus, len(drawn)
+        heads, relations, tails = self.triples[drawn].T
         wanted = torch.rand(count, generator=generator) < self.options.image_share
         image_mask = wanted & self.shown[heads]
         inputs["triples"] = TripleInputs(
             text=corpus.text[heads],
-            fact_text=corpus.fact_text[facts],
+            fact_text=corpus.fact_text[self.fact_ids[drawn]],
             image=corpus.image_features[corpus.first_image[heads[image_mask]]],
             image_mask=image_mask,
         )
         targets.entity_ids = heads
         targets.head_rows = torch.arange(count)
         targets.relation_ids = relations
-        targets.head_known = self._is_known(heads, facts)
-        self._drawn = self.triples[drawn]
-
-    def _is_known(self, heads: Tensor, facts: Tensor) -> Tensor:
-        """True at [i, j] where head j has fact i in the training graph. Bool [T, T]."""
-        keys = heads[None, :] * len(self.corpus.facts) + facts[:, None]
-        place = torch.searchsorted(self.known, keys).clamp(max=len(self.known) - 1)
-        known: Tensor = self.known[place] == keys
-        return known
+        targets.head_known = known_among(
+            self.known, heads[None, :], relations[:, None], tails[:, None]
+        )
 
     def _refresh(self, step: int) -> None:
         if self._features is None or step % self.options.refresh_every == 0:

@@ -6,16 +6,18 @@ nothing of TOML.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pydantic
 
 from kgclip.batches import BatchOptions
 from kgclip.nn.losses import LOSSES
+from kgclip.nn.triples import PRESETS, TripleEncoderOptions
 from kgclip.settings import override
 from kgclip.tables import GraphError
 from kgclip.trainer import TrainerOptions
@@ -33,12 +35,47 @@ class ModelSettings(_Settings):
         pretrained: open_clip's tag, or the path of a checkpoint.
         pretrained_image: Start from trained weights of the image trunk.
         graph_layers: Hops of the graph encoder; 0 = no graph part.
+        triple_encoder: Preset of the triple encoder, ``"small"`` or ``"paper"``; ``None`` = the
+            text tower reads triples.
+        triple_options: What differs from the preset: fields of
+            :class:`~kgclip.nn.triples.TripleEncoderOptions`.
+        freeze_text: Freeze the text tower too; its features and tokens are computed once.
+        tower_lr: Peak learning rate of the towers; ``None`` = that of ``trainer``.
     """
 
     name: str = "kgclip-effnet-lite0"
     pretrained: str | None = None
     pretrained_image: bool = True
     graph_layers: int = pydantic.Field(default=0, ge=0)
+    triple_encoder: str | None = None
+    triple_options: dict[str, Any] = {}
+    freeze_text: bool = False
+    tower_lr: float | None = pydantic.Field(default=None, gt=0)
+
+    @pydantic.model_validator(mode="after")
+    def _known_options(self) -> Self:
+        self.triple_encoder_options()
+        return self
+
+    def triple_encoder_options(self) -> TripleEncoderOptions | None:
+        """The preset with its changes; ``None`` where no triple encoder is asked for.
+
+        Raises:
+            ValueError: If a name or a value is unknown, or there are changes but no preset.
+        """
+        if self.triple_encoder is None:
+            if self.triple_options:
+                raise ValueError("triple_options without triple_encoder, a preset to change")
+            return None
+        if self.triple_encoder not in PRESETS:
+            known = _nearest(self.triple_encoder, PRESETS)
+            raise ValueError(f"unknown triple_encoder {self.triple_encoder!r}; {known}")
+        preset = PRESETS[self.triple_encoder]
+        for name in self.triple_options:
+            if not hasattr(preset, name):
+                known = _nearest(name, dataclasses.asdict(preset))
+                raise ValueError(f"unknown triple_options key {name!r}; {known}")
+        return dataclasses.replace(preset, **self.triple_options)
 
 
 class LossSettings(_Settings):

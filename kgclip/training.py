@@ -21,16 +21,20 @@ from kgclip.config import TrainConfig, check_config, load_config
 from kgclip.evaluation.link_prediction import evaluate_link_prediction
 from kgclip.evaluation.retrieval import evaluate_retrieval
 from kgclip.graph import KnowledgeGraph, load_graph
-from kgclip.nn.clip import build_tokenizer, lock_image_trunk
-from kgclip.nn.features import cache_image_features
-from kgclip.nn.losses import LOSSES
+from kgclip.nn.clip import build_tokenizer, evaluating, lock_image_trunk
+from kgclip.nn.features import cache_image_features, cache_image_tokens
 from kgclip.nn.model import KnowledgeCLIP, create_model_and_transforms
+from kgclip.nn.teacher import TeacherFeatures
+from kgclip.nn.tokens import encode_with_tokens
+from kgclip.nn.triples import QUERIES, Tokens, concatenate
 from kgclip.recipe import build_graph
-from kgclip.trainer import LossTerm, Trainer
+from kgclip.terms import build_terms
+from kgclip.token_triples import TokenTriples
+from kgclip.trainer import LossTerm, Trainer, decay_groups
 
 
 def build_model(config: TrainConfig) -> tuple[KnowledgeCLIP, Callable[[Any], Tensor]]:
-    """Build the model of a config, its image trunk frozen.
+    """Build the model of a config, its image trunk frozen, and its text tower if it says so.
 
     Args:
         config: ``trainer.seed`` decides the random weights.
@@ -44,9 +48,12 @@ def build_model(config: TrainConfig) -> tuple[KnowledgeCLIP, Callable[[Any], Ten
         settings.name,
         settings.pretrained,
         graph_layers=settings.graph_layers,
+        triple_encoder=settings.triple_encoder_options(),
         pretrained_image=settings.pretrained_image,
     )
     lock_image_trunk(model.clip)
+    if settings.freeze_text:
+        model.clip.lock_text_tower()  # type: ignore[operator]  # open_clip is untyped
     return model, preprocess
 
 
@@ -64,7 +71,11 @@ def build_corpus(
     """
     paths = [graph.image_path(row) for row in range(len(graph.images))]
     features = cache_image_features(model.clip, preprocess, paths, folder=cache)
-    return Corpus(graph, build_tokenizer(config.model.name), features)
+    tokens = None
+    if model.triple_encoder is not None:
+        limit = model.triple_encoder.options.max_tokens
+        tokens = cache_image_tokens(model.clip, preprocess, paths, max_tokens=limit, folder=cache)
+    return Corpus(graph, build_tokenizer(config.model.name), features, tokens)
 
 
 def fit(
@@ -91,23 +102,82 @@ def fit(
     Returns:
         The trainer, after its last step.
     """
-    types = graph.entities["type"].to_list()
-    batches = KnowledgeBatches(corpus, types, config.batches, model.clip)
-    terms = {
-        name: LossTerm(LOSSES[name](**settings.options), settings.weight, settings.ramp)
-        for name, settings in config.losses.items()
-    }
+    terms = build_terms(config.losses, corpus)
+    batches = build_batches(config, graph, corpus, model, terms)
     trainer = Trainer(
         model,
         terms,
         batches,
         options=config.trainer,
         output=output,
+        param_groups=_param_groups(config, model),
         on_step=on_step,
         config=config.model_dump(mode="json"),
     )
     trainer.fit(resume=resume)
     return trainer
+
+
+def build_batches(
+    config: TrainConfig,
+    graph: KnowledgeGraph,
+    corpus: Corpus,
+    model: KnowledgeCLIP,
+    terms: Mapping[str, LossTerm],
+) -> KnowledgeBatches:
+    """Build a config's batches; what the losses read decides what is computed.
+
+    Args:
+        config: Says what a step sees.
+        graph: The graph of the corpus.
+        corpus: Material.
+        model: As it starts: the teacher of distillation is what it is now.
+        terms: The losses.
+    """
+    reads = {field for term in terms.values() if term.weight for field in term.loss.reads}
+    frozen = config.model.freeze_text
+    token_triples = None
+    if model.triple_encoder is not None and corpus.image_tokens is not None:
+        token_triples = TokenTriples(
+            graph,
+            build_tokenizer(config.model.name),
+            corpus.image_tokens,
+            image_share=config.batches.image_share,
+            asked=[field for field in QUERIES if field in reads],
+        )
+        if frozen:
+            token_triples.cache_texts(model.clip, model.triple_encoder.options.max_tokens)
+    return KnowledgeBatches(
+        corpus,
+        graph.entities["type"].to_list(),
+        config.batches,
+        model.clip,
+        token_triples=token_triples,
+        teacher=_teacher(model, corpus) if "teacher_logit_scale" in reads else None,
+        label_features=corpus.text_features(model.clip, corpus.text) if frozen else None,
+    )
+
+
+@torch.no_grad()
+def _teacher(model: KnowledgeCLIP, corpus: Corpus) -> TeacherFeatures:
+    """The start model's features of all pictures and labels, computed once."""
+    with evaluating(model):
+        parts = [model.project_image(rows) for rows in torch.split(corpus.image_features, 256)]
+        images = F.normalize(torch.cat(parts), dim=-1)
+        texts = corpus.text_features(model.clip, corpus.text)
+    return TeacherFeatures(images, texts, model.logit_scale.exp().clone())
+
+
+def _param_groups(config: TrainConfig, model: KnowledgeCLIP) -> list[dict[str, Any]] | None:
+    """The towers at a learning rate of their own, if the config has one."""
+    if config.model.tower_lr is None:
+        return None
+    groups = []
+    for group in decay_groups(model, config.trainer.weight_decay):
+        for is_tower, rate in ((True, {"lr": config.model.tower_lr}), (False, {})):
+            params = [pair for pair in group["params"] if pair[0].startswith("clip.") == is_tower]
+            groups += [{**group, **rate, "params": params}] if params else []
+    return groups
 
 
 class FactScorer:
@@ -164,6 +234,47 @@ class FactScorer:
             tokens = self.tokenizer([f"{label} {tail}" for tail in self.corpus.labels])
             self._facts[relation] = self.corpus.text_features(self.model.clip, tokens)
         return self._facts[relation]
+
+
+class TokenScorer:
+    """Scores (head, relation, tail) with the triple encoder, all entities read as their labels.
+
+    The cosine of f(h, r, ∅) with f(t, ∅, ∅) where tails are asked, of f(∅, r, t) with
+    f(h, ∅, ∅) where heads are: one pass a query, whatever the number of entities.
+
+    Args:
+        model: In evaluation mode, with a triple encoder.
+        corpus: The graph as tensors.
+        chunk: Texts or queries in one pass.
+    """
+
+    def __init__(self, model: KnowledgeCLIP, corpus: Corpus, chunk: int = 256) -> None:
+        assert model.triple_encoder is not None
+        self.encoder, self.chunk = model.triple_encoder, chunk
+        self.relations = corpus.text_features(model.clip, corpus.relation_text)
+        self.tokens = self._read(model, corpus.text)
+        rows = torch.split(torch.arange(len(corpus.text)), chunk)
+        self.entities = torch.cat([self.encoder.encode(self.tokens[r], None, None) for r in rows])
+
+    @torch.no_grad()
+    def __call__(self, anchor_ids: Tensor, relation_ids: Tensor, side: str) -> Tensor:
+        """Score every entity as the missing side; as :class:`FactScorer`. Float [Q, N]."""
+        queries = []
+        for rows in torch.split(torch.arange(len(anchor_ids)), self.chunk):
+            anchor, relation = self.tokens[anchor_ids[rows]], self.relations[relation_ids[rows]]
+            ends = (anchor, relation, None) if side == "tail" else (None, relation, anchor)
+            queries.append(self.encoder.encode(*ends))
+        return torch.cat(queries) @ self.entities.T
+
+    @torch.no_grad()
+    def _read(self, model: KnowledgeCLIP, text: Tensor) -> Tokens:
+        """Embedded tokens of all texts, padded to one length. [N, L, width]."""
+        parts = []
+        for ids in torch.split(text.to(model.logit_scale.device), self.chunk):
+            _, states, mask = encode_with_tokens(model.clip, text=ids)
+            none = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+            parts.append(self.encoder.embed(Tokens(states, mask), None, none))
+        return concatenate(parts)
 
 
 def train(
@@ -248,7 +359,11 @@ def _evaluate_triples(
     test = corpus.triples[held_out] if held_out.any() else corpus.triples
     if not len(test):
         return {}
-    score = FactScorer(model, corpus, tokenizer)
+    score: TokenScorer | FactScorer = (
+        FactScorer(model, corpus, tokenizer)
+        if model.triple_encoder is None
+        else TokenScorer(model, corpus)
+    )
     figures = evaluate_link_prediction(
         score, test, corpus.triples, corpus.num_entities, relation_names=corpus.relation_labels
     )

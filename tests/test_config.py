@@ -26,6 +26,19 @@ def test_defaults_and_overrides(tmp_path):
         ({"losses": {"e2e": {"wieght": 1}}}, "did you mean 'weight'"),
         ({"trainer": {"steps": "many"}}, r"trainer\.steps.*given: 'many'"),
         ({"trainer": {"steps": 0}}, "at least 1 expected"),
+        (
+            {"model": {"triple_encoder": "smal"}},
+            "unknown triple_encoder 'smal'; did you mean 'small'",
+        ),
+        ({"model": {"triple_options": {"width": 64}}}, "without triple_encoder"),
+        (
+            {"model": {"triple_encoder": "small", "triple_options": {"widht": 64}}},
+            "unknown triple_options key 'widht'; did you mean 'width'",
+        ),
+        (
+            {"model": {"triple_encoder": "small", "triple_options": {"width": 63}}},
+            "no multiple of num_heads",
+        ),
     ],
 )
 def test_mistakes_are_named(change, message):
@@ -47,3 +60,10 @@ def test_config_files_that_cannot_be_read(tmp_path):
 def test_config_survives_json():
     config = check_config({**VALUES, "batches": {"repeats": {"country": 2}}})
     assert check_config(config.model_dump(mode="json")) == config
+
+
+def test_a_preset_can_be_changed():
+    model = {"triple_encoder": "paper", "triple_options": {"width": 64}}
+    options = check_config({**VALUES, "model": model}).model.triple_encoder_options()
+    assert (options.width, options.num_layers) == (64, 4)
+    assert check_config(VALUES).model.triple_encoder_options() is None

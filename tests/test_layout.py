@@ -81,7 +81,7 @@ LAYOUT = {
     "nn.scene_graph": "torch nn.clip nn.compgcn nn.output nn.tokens",
     "nn.vocabulary": "torch",
     "nn.tokens": "torch open_clip nn.clip",
-    "nn.features": "tables torch safetensors PIL nn.clip",
+    "nn.features": "tables torch safetensors PIL nn.clip nn.tokens nn.triples",
     "nn.lora": "torch",
     "nn.chunks": "torch",
     "nn.triples": "torch torchvision",
@@ -94,7 +94,9 @@ LAYOUT = {
     "nn.embedding": "torch nn.scoring",
     "nn.row_adagrad": "torch",
     "reasoning": "torch",
-    "batches": "graph sampling torch nn.model nn.output nn.tokens",
+    "token_triples": "graph negatives torch nn.output nn.token_inputs nn.tokens nn.triples",
+    "batches": "graph negatives sampling token_triples torch nn.model nn.output nn.teacher"
+    " nn.tokens",
     "checkpoint": "tables torch safetensors",
     "trainer": "tables torch batches checkpoint progress nn.info_nce nn.output",
     # Evaluation takes arrays, callables and questions: it knows no model and no trainer.
@@ -112,9 +114,12 @@ LAYOUT = {
     "embedding_training": "torch progress nn.embedding nn.row_adagrad nn.scoring"
     " evaluation.link_prediction evaluation.triple_index",
     # Where it all comes together.
-    "config": "settings tables batches trainer nn.losses",
-    "training": "tables graph recipe config torch batches checkpoint trainer"
-    " nn.clip nn.features nn.losses nn.model evaluation.link_prediction evaluation.retrieval",
+    "config": "settings tables batches trainer nn.losses nn.triples",
+    "graph_similarity": "torch",
+    "terms": "tables torch batches config graph_similarity trainer nn.losses",
+    "training": "tables graph recipe config torch batches checkpoint terms token_triples trainer"
+    " nn.clip nn.features nn.model nn.teacher nn.tokens nn.triples evaluation.link_prediction"
+    " evaluation.retrieval",
     "weights": "torch",
     "model_evaluation": "tables graph probes sources.pairs torch PIL models nn.features nn.tokens"
     " evaluation.probes evaluation.retrieval evaluation.zero_shot",

@@ -2,12 +2,17 @@
 
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from kgclip.checkpoint import read_checkpoint
 from kgclip.cli import app
+from kgclip.config import load_config
 from kgclip.graph import KnowledgeGraph
+from kgclip.nn.token_inputs import TokenInputs
 from kgclip.tables import GraphError
-from kgclip.training import evaluate, train
+from kgclip.training import TokenScorer, build_corpus, build_model, evaluate, open_graph, train
 
 CONFIG = """
 graph = "{graph}"
@@ -76,3 +81,93 @@ def test_command_line(folder):
 def test_no_run_is_said(tmp_path):
     with pytest.raises(GraphError, match=str(tmp_path)):
         evaluate(tmp_path)
+
+
+WHOLE_METHOD = """
+graph = "{graph}"
+output = "{output}"
+
+[model]
+graph_layers = 2
+triple_encoder = "small"
+triple_options = {{ width = 32, num_heads = 2, num_layers = 1, max_tokens = 4 }}
+tower_lr = 1e-4
+
+[batches]
+num_pairs = 8
+num_triples = 8
+graph = true
+
+[trainer]
+steps = 3
+warmup_steps = 1
+
+[losses.contrastive]
+[losses.multi_positive]
+options = {{ alpha = 0.1, similarity = "pagerank" }}
+[losses.e2e]
+options = {{ sides = ["head", "tail"] }}
+[losses.e2r]
+ramp = 0.5
+[losses.g2e]
+[losses.distillation]
+"""
+OFF = ("contrastive", "e2e", "e2r", "g2e", "distillation", "multi_positive")
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """A config of the whole method on the same graph, and its run."""
+    text = WHOLE_METHOD.format(graph=folder / "graph", output=folder / "whole")
+    (folder / "whole.toml").write_text(text)
+    train(folder / "whole.toml")
+    return folder / "whole.toml"
+
+
+def test_each_loss_of_the_method_has_its_curve(folder, whole):
+    log = pl.read_ndjson(folder / "whole" / "log.jsonl")
+    assert {f"loss/{name}" for name in OFF} <= set(log.columns)
+    assert log["loss/distillation"][0] == pytest.approx(0, abs=1e-5), "the start is the teacher"
+    assert log["loss/distillation"][-1] > 1e-5
+    assert log["grad_norm"].max() < 1e4
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_each_loss_of_the_method_can_be_off(folder, whole, name):
+    output = folder / f"without-{name}"
+    train(whole, {"output": str(output), "trainer.steps": 1, f"losses.{name}.weight": 0.0})
+    log = pl.read_ndjson(output / "log.jsonl")
+    assert f"loss/{name}" not in log.columns
+    assert len([column for column in log.columns if column.startswith("loss/")]) == 5
+
+
+def test_the_towers_have_their_own_rate_and_frozen_texts_stay(folder, whole):
+    output = folder / "frozen"
+    train(whole, {"output": str(output), "model.freeze_text": True})
+    weights = load_file(output / "last" / "model.safetensors")
+    model, _ = build_model(load_config(whole))
+    start = model.state_dict()
+    name = "clip.token_embedding.weight"
+    assert torch.equal(weights[name], start[name])
+    assert not torch.equal(weights["triple_encoder.slots"], start["triple_encoder.slots"])
+    peaks = read_checkpoint(folder / "whole").extra["peaks"]
+    assert set(peaks.values()) == {1e-4, 1e-3}
+
+
+def test_the_triple_encoder_ranks_entities(folder, whole):
+    figures = evaluate(folder / "whole")
+    assert 0 < figures["link_prediction/tail/mrr"] <= 1
+    config = load_config(whole)
+    graph = open_graph(config.graph)
+    model, preprocess = build_model(config)
+    model.eval()
+    corpus = build_corpus(graph, config, model, preprocess, folder / "whole" / "cache")
+    with torch.no_grad():
+        scores = TokenScorer(model, corpus, chunk=5)(torch.tensor([3]), torch.tensor([1]), "head")
+        mask = torch.zeros(2, dtype=torch.bool)
+        for entity in (0, 7):
+            inputs = TokenInputs(corpus.text[[3, entity]], torch.zeros(0, 1, 1), mask,
+                                 corpus.relation_text, torch.tensor([[1], [1], [0]]))  # fmt: skip
+            output = model(triples=inputs)
+            cosine = output.head_query[0] @ output.entity_features[1]
+            torch.testing.assert_close(scores[0, entity], cosine, atol=1e-5, rtol=0)

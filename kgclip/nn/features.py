@@ -24,9 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kgclip.nn.clip import evaluating, image_trunk, image_trunk_features
+from kgclip.nn.tokens import encode_tokens, num_prefix_tokens
+from kgclip.nn.triples import Tokens, pool_tokens
 from kgclip.tables import GraphError
 
 _QUIET_SECONDS = 2.0  # a shorter run shows no progress bar
+_Reader = Callable[[nn.Module, Tensor], Tensor]  # of a batch of pictures
 
 
 def cache_image_features(
@@ -62,16 +65,70 @@ def cache_image_features(
         GraphError: If a picture is missing or cannot be decoded; names the file.
         ValueError: If ``batch_size`` is below 1.
     """
+    return _cached(
+        image_trunk_features, "features", model, preprocess, paths, batch_size, folder, progress
+    )
+
+
+def cache_image_tokens(
+    model: nn.Module,
+    preprocess: Callable[[Any], Tensor],
+    paths: Sequence[str | Path],
+    *,
+    max_tokens: int | None = 16,
+    batch_size: int = 16,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """Unpooled tokens of pictures, for the triple encoder; else as :func:`cache_image_features`.
+
+    Args:
+        model: An open_clip model whose image trunk is frozen.
+        preprocess: The evaluation transform.
+        paths: Picture files, N of them.
+        max_tokens: Tokens a picture; more are averaged in runs, after the class token.
+            ``None`` = all. 16 tokens of width 1,280 are 80 KiB a picture.
+        batch_size: Pictures in one forward pass, at least 1.
+        folder: Where the cache file is written; ``None`` keeps nothing.
+        progress: Show a bar on stderr once it takes over two seconds.
+
+    Returns:
+        Float32 on the CPU, [N, L, W].
+
+    Raises:
+        GraphError: If a picture is missing or cannot be decoded; names the file.
+        ValueError: If ``batch_size`` is below 1.
+    """
+
+    def read(model: nn.Module, images: Tensor) -> Tensor:
+        tokens = Tokens(*encode_tokens(model, image=images))
+        return pool_tokens(tokens, max_tokens, num_prefix_tokens(model)).states
+
+    kind = f"tokens-{max_tokens or 'all'}"
+    return _cached(read, kind, model, preprocess, paths, batch_size, folder, progress)
+
+
+def _cached(
+    read: _Reader,
+    kind: str,
+    model: nn.Module,
+    preprocess: Callable[[Any], Tensor],
+    paths: Sequence[str | Path],
+    batch_size: int,
+    folder: str | Path | None,
+    progress: bool,
+) -> Tensor:
+    """What ``read`` makes of each picture, from the cache file of that kind where there is one."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     digests = [_picture_digest(Path(path)) for path in paths]
     distinct = {digest: Path(path) for digest, path in zip(digests, paths, strict=True)}
     files = {digest: distinct[digest] for digest in sorted(distinct)}
-    cache = None if folder is None else Path(folder) / _cache_name(model, preprocess, files)
+    cache = None if folder is None else Path(folder) / _cache_name(kind, model, preprocess, files)
     features = None if cache is None else _load_features(cache, len(files))
     if features is None:
         with evaluating(model), torch.no_grad():
-            features = _encode(model, preprocess, list(files.values()), batch_size, progress)
+            features = _encode(read, model, preprocess, list(files.values()), batch_size, progress)
         if cache is not None:
             _save_features(features, cache)
     rows = {digest: row for row, digest in enumerate(files)}
@@ -79,6 +136,7 @@ def cache_image_features(
 
 
 def _encode(
+    read: _Reader,
     model: nn.Module,
     preprocess: Callable[[Any], Tensor],
     files: Sequence[Path],
@@ -91,13 +149,13 @@ def _encode(
     )  # the stem: its type is what the tower takes, its device where
     if not files:  # the width is still the tower's
         blank = preprocess(Image.new("RGB", (1, 1))).unsqueeze(0)
-        return image_trunk_features(model, blank.to(weight.device, weight.dtype))[:0].float().cpu()
+        return read(model, blank.to(weight.device, weight.dtype))[:0].float().cpu()
     features = []
     for start in track_batches(range(0, len(files), batch_size), len(files), batch_size, progress):
         pictures = [preprocess(read_picture(file)) for file in files[start : start + batch_size]]
         images = torch.stack(pictures).to(weight.device, weight.dtype)
         images = images.contiguous(memory_format=torch.channels_last)  # depthwise: a third faster
-        features.append(image_trunk_features(model, images).float().cpu())
+        features.append(read(model, images).float().cpu())
     return torch.cat(features)
 
 
@@ -154,7 +212,7 @@ def _picture_digest(file: Path) -> str:
 
 
 def _cache_name(
-    model: nn.Module, preprocess: Callable[[Any], Tensor], files: Mapping[str, Path]
+    kind: str, model: nn.Module, preprocess: Callable[[Any], Tensor], files: Mapping[str, Path]
 ) -> str:
     trunk = image_trunk(model)
     size = getattr(model.visual, "image_size", None)
@@ -164,7 +222,7 @@ def _cache_name(
     for name, tensor in trunk.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return f"image-features-{digest.hexdigest()[:32]}.safetensors"
+    return f"image-{kind}-{digest.hexdigest()[:32]}.safetensors"
 
 
 def _load_features(cache: Path, rows: int) -> Tensor | None:

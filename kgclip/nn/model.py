@@ -106,7 +106,10 @@ class GraphEncoder(nn.Module):
         for conv, gate in zip(self.convs[1:], self.hop_gates, strict=True):
             hop = conv(hop, edge_index, edge_type, relations)
             out = out + torch.tanh(gate) * hop
-        return F.normalize(out, dim=-1)
+        # F.normalize would give a row of zeros, which a closed gate may fill, a gradient of 1e12.
+        length = out.norm(dim=-1, keepdim=True)
+        unit: Tensor = out / torch.where(length > 0, length, 1.0)
+        return unit
 
 
 class KnowledgeCLIP(nn.Module):

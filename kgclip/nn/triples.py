@@ -161,17 +161,11 @@ class TripleEncoder(nn.Module):
         if image is not None:
             pooled = pool_tokens(image, limit, self.num_prefix)
             parts.append(Tokens(self.from_image(pooled.states), pooled.mask))
-        length = max(part.mask.shape[1] for part in parts)
-        missing = [length - part.mask.shape[1] for part in parts]
-        padded = [
-            (F.pad(part.states, (0, 0, 0, more)), F.pad(part.mask, (0, more)))
-            for part, more in zip(parts, missing, strict=True)
-        ]
-        states, mask = (torch.cat(column) for column in zip(*padded, strict=True))
-        # Texts stand first in `states`, pictures after them: the place of each entity there.
+        joined = concatenate(parts)
+        # Texts stand first in `joined`, pictures after them: the place of each entity there.
         order = torch.argsort(image_mask.long(), stable=True)
         place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)).to(order))
-        return Tokens(states, mask)[place]
+        return joined[place]
 
     def encode(self, head: Tokens | None, relation: Tensor | None, tail: Tokens | None) -> Tensor:
         """Encode triples of which parts may be missing, as f(h, r, ∅) or f(e, ∅, ∅).
@@ -342,3 +336,17 @@ def pool_tokens(tokens: Tokens, max_tokens: int | None, num_prefix: int = 0) -> 
     )
     size = states.new_zeros(len(states), max_tokens).scatter_add(1, run, mask.to(states.dtype))
     return Tokens(total / size.clamp(min=1).unsqueeze(2), size > 0)
+
+
+def concatenate(parts: Sequence[Tokens]) -> Tokens:
+    """Put elements below each other, padded to the longest.
+
+    Args:
+        parts: At least one, of equal width.
+    """
+    length = max(part.mask.shape[1] for part in parts)
+    missing = [length - part.mask.shape[1] for part in parts]
+    return Tokens(
+        torch.cat([F.pad(p.states, (0, 0, 0, n)) for p, n in zip(parts, missing, strict=True)]),
+        torch.cat([F.pad(p.mask, (0, n)) for p, n in zip(parts, missing, strict=True)]),
+    )

@@ -6,7 +6,8 @@ from PIL import Image
 from torchvision import transforms
 
 from kgclip.nn.clip import image_trunk_features
-from kgclip.nn.features import cache_image_features
+from kgclip.nn.features import cache_image_features, cache_image_tokens
+from kgclip.nn.tokens import encode_tokens
 from kgclip.tables import GraphError
 
 TEXT = {"context_length": 12, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
@@ -168,3 +169,18 @@ def test_a_long_run_shows_a_bar_on_stderr_only(counted, paths, monkeypatch, caps
     printed = capsys.readouterr()
     assert ("encoding pictures" in printed.err) == progress
     assert not printed.out
+
+
+def test_tokens_of_pictures_are_pooled_and_kept(counted, paths, tmp_path):
+    folder = tmp_path / "cache"
+    tokens = cache_image_tokens(counted.model, PREPROCESS, paths, max_tokens=None, folder=folder)
+    counted.model.eval()
+    with Image.open(paths[0]) as picture, torch.no_grad():
+        wanted, _ = encode_tokens(counted.model, image=PREPROCESS(picture).unsqueeze(0))
+    torch.testing.assert_close(tokens[0], wanted[0])
+    again = cache_image_tokens(counted.model, PREPROCESS, paths, max_tokens=None, folder=folder)
+    assert torch.equal(again, tokens)
+    one = cache_image_tokens(counted.model, PREPROCESS, paths, max_tokens=1, folder=folder)
+    torch.testing.assert_close(one, tokens.mean(dim=1, keepdim=True))
+    cache_image_features(counted.model, PREPROCESS, paths, folder=folder)
+    assert len(list(folder.iterdir())) == 3

@@ -111,6 +111,16 @@ def test_untrained_graph_encoder_is_the_neighbour_mean():
     assert not out[0].any()
 
 
+def test_a_row_that_only_a_closed_gate_could_fill_gets_a_small_gradient():
+    encoder, x = GraphEncoder(WIDTH), torch.randn(3, WIDTH)
+    x[1] = 0  # the only neighbour of node 0 is in the batch too; what is behind it, is not
+    edges = torch.tensor([[1, 2], [0, 1]])
+    out = encoder(x, edges, torch.tensor([0, 0]), torch.randn(1, WIDTH))
+    out[0].sum().backward()
+    assert not out[0].any()
+    assert 0 < encoder.hop_gates.grad.abs() < 100
+
+
 def test_graph_without_graph_encoder_is_refused(clip):
     with pytest.raises(ValueError, match="no graph_encoder"):
         KnowledgeCLIP(clip)(graph=graph([0]))
