@@ -1,15 +1,18 @@
 """Tables on disk: a folder of Parquet files with a manifest that checks them.
 
-The same tables give the same bytes. A folder is written beside its place and renamed, so that
-a kill leaves the old graph or none.
+The same tables give the same bytes. A folder is written beside its place and exchanged with what
+is there in one step, so that a kill leaves the old graph or the new one. Where the system knows no
+such exchange the old graph is set aside for a moment, and taken back by whoever comes next.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ from kgclip.tables import SCHEMAS, GraphError, Origin, Tables, check_tables, is_
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+_HERE = -100  # AT_FDCWD, linux/fcntl.h
+_RENAME_EXCHANGE = 2  # linux/fs.h
+_RENAME_SWAP = 2  # sys/stdio.h of macOS
 
 
 def save_tables(
@@ -40,6 +46,7 @@ def save_tables(
         GraphError: If ``path`` is there and is no graph, or a picture of ``root`` is missing.
     """
     folder = Path(path)
+    _take_back(folder)
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -97,13 +104,38 @@ def _copy_pictures(tables: Tables, root: Path, folder: Path) -> None:
 
 
 def _swap(partial: Path, folder: Path) -> None:
+    """Put ``partial`` in the place of ``folder``; the old graph may be left in ``partial``."""
     if not folder.exists():
         os.replace(partial, folder)
-        return
-    old = partial.with_name(f"{partial.name}.old")
-    os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old)
+    elif not _exchange(partial, folder):
+        shutil.rmtree(_aside(folder), ignore_errors=True)
+        os.replace(folder, _aside(folder))
+        os.replace(partial, folder)
+    shutil.rmtree(_aside(folder), ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    """Where the old graph is while the new one takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where the system or the disk cannot."""
+    libc: Any = ctypes.CDLL(None) if sys.platform != "win32" else None
+    paths = os.fsencode(one), os.fsencode(other)
+    if hasattr(libc, "renameat2"):  # Linux
+        status = libc.renameat2(_HERE, paths[0], _HERE, paths[1], _RENAME_EXCHANGE)
+    elif hasattr(libc, "renamex_np"):  # macOS
+        status = libc.renamex_np(*paths, _RENAME_SWAP)
+    else:
+        return False
+    return bool(status == 0)
+
+
+def _take_back(folder: Path) -> None:
+    """Put the graph back that a killed :func:`save_tables` had set aside."""
+    if not folder.exists() and (_aside(folder) / MANIFEST).is_file():
+        os.replace(_aside(folder), folder)
 
 
 def _digest(file: Path) -> str:
@@ -124,6 +156,7 @@ def load_tables(path: str | Path) -> Tables:
         GraphError: If the folder is no graph, of a newer schema, incomplete or changed.
     """
     folder = Path(path)
+    _take_back(folder)
     manifest = _read_manifest(folder)
     frames = {}
     for name in SCHEMAS:

@@ -49,8 +49,10 @@ LAYOUT = {
     " resvg_py",
     "sources.openmoji_splits": "tables",
     "sources.openmoji_scenes": "tables sources.openmoji PIL",
+    "sources.bad_lines": "tables",
+    "sources.conceptnet": "tables progress sources.bad_lines sources.compression",
     "sources": "tables graph sources.compression sources.rdf sources.delimited sources.pairs"
-    " sources.openmoji sources.openmoji_scenes",
+    " sources.openmoji sources.openmoji_scenes sources.conceptnet",
     "similarity": "",
     "probes": "tables graph",
     "linking": "graph",

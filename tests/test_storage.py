@@ -153,6 +153,45 @@ def test_a_kill_leaves_a_whole_graph(tmp_path, delay):
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    # Between two renames the old graph is set aside for a moment: then there is none.
-    if folder.exists():
-        assert load_graph(folder).num_triples == 2000
+    assert load_graph(folder).num_triples == 2000
+
+
+KILLED = """
+import os, signal, sys
+import kgclip.storage as storage
+from kgclip.graph import KnowledgeGraph
+if sys.argv[3] == "renames":
+    storage._exchange = lambda one, other: False
+steps = int(sys.argv[2])
+def counted(function):
+    def call(*arguments, **options):
+        global steps
+        if not steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps -= 1
+        return function(*arguments, **options)
+    return call
+for owner, name in ((os, "replace"), (storage, "_exchange"), (storage.shutil, "rmtree")):
+    setattr(owner, name, counted(getattr(owner, name)))
+KnowledgeGraph.from_triples([("new", "r", "new")]).save(sys.argv[1])
+print("done")
+"""
+
+
+@pytest.mark.parametrize("way", ["exchange", "renames"])
+def test_a_kill_before_any_step_of_the_change_leaves_a_graph(tmp_path, way):
+    left = set()
+    for steps in range(9):
+        folder = tmp_path / str(steps) / "graph"
+        KnowledgeGraph.from_triples([("old", "r", "old")]).save(folder)
+        command = [sys.executable, "-c", KILLED, str(folder), str(steps), way]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0 or run.returncode == -signal.SIGKILL, run.stderr
+        left.add(load_graph(folder).entities["name"][0])
+        KnowledgeGraph.from_triples([("later", "r", "later")]).save(folder)
+        assert load_graph(folder).entities["name"][0] == "later"
+        assert not list(folder.parent.glob(".graph.old"))
+        if run.stdout:
+            break
+    assert steps > 2
+    assert left == {"old", "new"}

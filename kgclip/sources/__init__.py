@@ -20,6 +20,7 @@ SOURCES = {
     "rdf": "kgclip.sources.rdf:read_rdf",
     "delimited": "kgclip.sources.delimited:read_delimited",
     "pairs": "kgclip.sources.pairs:read_pairs",
+    "conceptnet": "kgclip.sources.conceptnet:read_conceptnet",
     "openmoji": "kgclip.sources.openmoji:read_openmoji",
     "openmoji_scenes": "kgclip.sources.openmoji_scenes:read_openmoji_scenes",
 }
