@@ -60,6 +60,14 @@ LAYOUT = {
     "kgclip": "graph sources recipe",
     "charts": "",
     "report": "tables charts",
+    "analysis": "analysis.centrality analysis.communities analysis.components analysis.degrees"
+    " analysis.paths",
+    "analysis.adjacency": "graph networkit",
+    "analysis.degrees": "graph analysis.adjacency",
+    "analysis.components": "graph analysis.adjacency",
+    "analysis.centrality": "graph tables analysis.adjacency networkit",
+    "analysis.communities": "graph analysis.adjacency analysis.components networkit",
+    "analysis.paths": "graph tables analysis.adjacency",
     # Tensor half.
     "hetero": "tables graph torch torch_geometric",
     "negatives": "torch",
@@ -161,7 +169,7 @@ NAMED = re.compile(r"kgclip[.\w]*:\w+")
 # What must stay free of torch, whatever else is added.
 GRAPH_HALF = (
     *("kgclip", "tables", "storage", "conversion", "graph", "splits", "sources", "recipe"),
-    *("charts", "report", "cli", "cli.inspect", "cli.build"),
+    *("charts", "report", "analysis", "cli", "cli.inspect", "cli.build"),
 )
 
 

@@ -64,7 +64,7 @@ def test_version_is_what_the_package_says():
 
 def test_missing_packages_are_explained_by_the_extra_that_brings_them():
     distributions = importlib.metadata.packages_distributions()
-    for extra in ("train", "demo"):
+    for extra in ("train", "demo", "analysis"):
         listed = {normalised(line) for line in PROJECT["optional-dependencies"][extra]} - {"kgclip"}
         explained = {
             normalised(distributions[package][0])

