@@ -8,33 +8,14 @@ new weight.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from kgclip.nn.composition import COMPOSITIONS, PairBlock, compose_and_sum, plan_pairs
 from kgclip.nn.edges import check_edges, check_features
-
-COMPOSITIONS = ("mult", "sub", "corr")
-
-
-def compose(heads: Tensor, relations: Tensor, composition: str) -> Tensor:
-    """Compose entities with relations.
-
-    Args:
-        heads: Float [..., d].
-        relations: Float [..., d].
-        composition: ``"mult"`` h∘z, ``"sub"`` h − z, or ``"corr"``, the circular correlation
-            Σ_i h_i z_{(i+k) mod d}.
-
-    Returns:
-        Float [..., d].
-    """
-    if composition == "mult":
-        return heads * relations
-    if composition == "sub":
-        return heads - relations
-    spectrum = torch.conj(torch.fft.rfft(heads)) * torch.fft.rfft(relations)
-    correlated: Tensor = torch.fft.irfft(spectrum, n=heads.shape[-1])
-    return correlated
+from kgclip.nn.propagation import PLANS, full_precision
 
 
 class CompGCNConv(nn.Module):
@@ -57,10 +38,12 @@ class CompGCNConv(nn.Module):
         norm: ``"mean"`` over all edges that enter an entity, or ``"sym"``, c = 1/√(d_j d_i) with
             degrees within the direction.
         combine: ``"sum"`` or ``"mean3"``.
+        residual: Add the input to the output; the widths must be equal.
         bias: Whether to add a bias.
 
     Raises:
-        ValueError: If a word is unknown, or relations have neither vector nor text.
+        ValueError: If a word is unknown, relations have neither vector nor text, or ``residual`` is
+            asked for between different widths.
 
     Reference:
         Vashishth et al., arXiv 1911.03082. The case of G2E in Pan et al., arXiv 2210.08901:
@@ -77,6 +60,7 @@ class CompGCNConv(nn.Module):
         composition: str = "mult",
         norm: str = "mean",
         combine: str = "sum",
+        residual: bool = False,
         bias: bool = True,
     ) -> None:
         super().__init__()
@@ -89,11 +73,16 @@ class CompGCNConv(nn.Module):
                 raise ValueError(f"{name}: {value!r} given, one of {known} expected")
         if num_relations is None and relation_channels is None:
             raise ValueError("give num_relations (vectors), relation_channels (texts), or both")
-        self.num_relations = num_relations
+        if residual and in_channels != out_channels:
+            raise ValueError(
+                f"residual: widths {in_channels} and {out_channels} given, equal ones expected"
+            )
+        self.num_relations, self.residual = num_relations, residual
         self.composition, self.norm, self.combine = composition, norm, combine
-        self.forward_weight = nn.Linear(in_channels, out_channels, bias=False)
-        self.inverse_weight = nn.Linear(in_channels, out_channels, bias=False)
-        self.loop_weight = nn.Linear(in_channels, out_channels, bias=False)
+        bound = math.sqrt(6.0 / (in_channels + out_channels))
+        self.weight = nn.Parameter(
+            torch.empty(3, in_channels, out_channels).uniform_(-bound, bound)
+        )
         self.loop_relation = nn.Parameter(torch.ones(in_channels))
         self.relation_text = (
             None if relation_channels is None else nn.Linear(relation_channels, in_channels)
@@ -129,29 +118,20 @@ class CompGCNConv(nn.Module):
                 or range, or the number of relations is odd.
         """
         check_features(x, len(self.loop_relation))
-        # Under autocast too: sums over thousands of neighbours need the full precision.
-        x = x.to(self.loop_relation.dtype)
+        x = x.to(self.weight.dtype)
         relations = self.relation_vectors(relation_features).to(x.dtype)
         if len(relations) % 2:
             raise ValueError(
                 f"{len(relations)} relations given, an even number expected: each with its inverse"
             )
-        check_edges(edge_index, edge_type, len(x), len(relations))
-        is_forward = edge_type < len(relations) // 2
-        out = self.loop_weight(compose(x, self.loop_relation, self.composition))
-        for chosen, weight in (
-            (is_forward, self.forward_weight),
-            (~is_forward, self.inverse_weight),
-        ):
-            source, target = edge_index[:, chosen]
-            messages = compose(x[source], relations[edge_type[chosen]], self.composition)
-            messages = messages * self._coefficients(edge_index, chosen, len(x), x.dtype)[:, None]
-            out = out + weight(x.new_zeros(x.shape).index_add(0, target, messages))
-        if self.combine == "mean3":
-            out = out / 3
+        blocks = self._plan(x, edge_index, edge_type, len(relations))
+        relations = torch.cat([relations, self.loop_relation[None]])
+        with full_precision(x):
+            sums = compose_and_sum(x, relations, blocks, self.composition, 3 * len(x))
+        out = sums.reshape(len(x), 3 * x.shape[1]) @ self.weight.flatten(0, 1)
         if self.bias is not None:
             out = out + self.bias
-        result: Tensor = out
+        result: Tensor = out + x if self.residual else out
         return result
 
     def relation_vectors(self, relation_features: Tensor | None = None) -> Tensor:
@@ -175,13 +155,31 @@ class CompGCNConv(nn.Module):
         assert vectors is not None
         return vectors
 
-    def _coefficients(
-        self, edge_index: Tensor, chosen: Tensor, num_nodes: int, dtype: torch.dtype
-    ) -> Tensor:
-        source, target = edge_index[:, chosen]
+    def _plan(
+        self, x: Tensor, edge_index: Tensor, edge_type: Tensor, num_relations: int
+    ) -> list[PairBlock]:
+        details = ("compgcn", len(x), num_relations, self.norm, self.combine, x.dtype)
+        plan: list[PairBlock] | None = PLANS.find(edge_index, edge_type, *details)
+        if plan is None:
+            check_edges(edge_index, edge_type, len(x), num_relations)
+            # A loop is an edge of one more relation; a row is a receiver and a direction.
+            loop = torch.arange(len(x), device=x.device)
+            source, target = torch.cat([edge_index, loop.expand(2, -1)], dim=1)
+            kind = torch.cat([edge_type, torch.full_like(loop, num_relations)])
+            row = 3 * target + torch.div(2 * kind, num_relations, rounding_mode="floor")
+            weight = self._coefficients(source, row, kind < num_relations).to(x.dtype)
+            plan = plan_pairs(torch.stack([source, row]), kind, weight, num_relations + 1)
+            PLANS.keep(plan, edge_index, edge_type, *details)
+        return plan
+
+    def _coefficients(self, source: Tensor, row: Tensor, is_edge: Tensor) -> Tensor:
+        """Weight c of each edge; 1 of each loop. Double [E + N]."""
+        weight = torch.ones(len(source), dtype=torch.double, device=source.device)
         if self.norm == "mean":
-            entering = torch.bincount(edge_index[1], minlength=num_nodes)
-            return 1 / entering[target].to(dtype)
-        leaving = torch.bincount(source, minlength=num_nodes)[source]
-        entering = torch.bincount(target, minlength=num_nodes)[target]
-        return (leaving * entering).to(dtype).rsqrt()
+            target = torch.div(row[is_edge], 3, rounding_mode="floor")
+            weight[is_edge] = 1 / torch.bincount(target)[target].double()
+        else:
+            # Degrees within the direction: of a sender, and of a receiver.
+            degrees = [torch.bincount(ends)[ends] for ends in (3 * source + row % 3, row)]
+            weight[is_edge] = (degrees[0] * degrees[1]).double().rsqrt()[is_edge]
+        return weight / 3 if self.combine == "mean3" else weight

@@ -11,6 +11,7 @@ Memory beside input and output: one block (4,096 rows) and the plan, which takes
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import weakref
 from typing import Any
@@ -41,11 +42,13 @@ class Sums:
     weight: Tensor
 
     def of(self, x: Tensor) -> Tensor:
-        """Compute them. Float [s, d]."""
-        return F.embedding_bag(
-            self.index, x, self.start, mode="sum",
+        """Compute them, without gradient. Float [s, d]."""
+        # Detached: for a matrix that requires a gradient it would list the bag of every row.
+        sums: Tensor = torch.embedding_bag(
+            x.detach(), self.index, self.start, mode=0,
             per_sample_weights=self.weight, include_last_offset=True,
-        )  # fmt: skip
+        )[0]  # fmt: skip
+        return sums
 
     def part(self, begin: int, end: int) -> Sums:
         """The sums from ``begin`` up to ``end``."""
@@ -60,6 +63,24 @@ class Sums:
         ordered, order = torch.sort(self.index, stable=True)
         nodes, counts = torch.unique_consecutive(ordered, return_counts=True)
         return Sums(nodes, row[order], F.pad(counts.cumsum(0), (1, 0)), self.weight[order])
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Switch autocast off: sums over thousands of neighbours need the full precision."""
+    device = x.device.type
+    is_on = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if is_on else contextlib.nullcontext()
+
+
+def join(*parts: Sums) -> Sums:
+    """All sums of several, in their order."""
+    starts = [parts[0].start[:1]]
+    for part in parts:
+        starts.append(part.start[1:] + starts[-1][-1:])
+    nodes, index, weight = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("nodes", "index", "weight")
+    )
+    return Sums(nodes, index, torch.cat(starts), weight)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +220,7 @@ class _Propagate(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad, matrices = grad.contiguous(), weight.unbind(0)
         grads = [None] * len(weight) if grad_weight is None else grad_weight.unbind(0)
-        with torch.autocast(grad.device.type, enabled=False):
+        with full_precision(grad):
             for block in ctx.plan.backward:
                 number = block.relation
                 block.send_back(grad, x, matrices[number], grad_x, grads[number])
@@ -230,24 +251,24 @@ class PlanCache:
 
     def __init__(self) -> None:
         # The weak references are kept only so that they report when a tensor goes.
-        self._plans: dict[tuple[int, int], tuple[Any, dict[tuple[Any, ...], Plan]]] = {}
+        self._plans: dict[tuple[int, int], tuple[Any, dict[tuple[Any, ...], Any]]] = {}
 
     def __len__(self) -> int:
         """Number of graphs that have a plan."""
         return len(self._plans)
 
-    def find(self, edge_index: Tensor, edge_type: Tensor, *details: Any) -> Plan | None:
+    def find(self, edge_index: Tensor, edge_type: Tensor, *details: Any) -> Any:
         """The plan of a graph, ``None`` if it has none.
 
         Args:
             edge_index: Long [2, E].
             edge_type: Long [E].
-            *details: Whatever else the plan depends on.
+            *details: Whatever else the plan depends on: no two kinds of plan have the same.
         """
         _, known = self._plans.get((id(edge_index), id(edge_type)), (None, {}))
         return known.get((_versions(edge_index, edge_type), *details))
 
-    def keep(self, plan: Plan, edge_index: Tensor, edge_type: Tensor, *details: Any) -> None:
+    def keep(self, plan: Any, edge_index: Tensor, edge_type: Tensor, *details: Any) -> None:
         """Keep a plan; not for inference tensors, whose changes cannot be noticed."""
         versions = _versions(edge_index, edge_type)
         if versions is None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kgclip.nn.edges import check_edges, check_features
-from kgclip.nn.propagation import PLANS, Plan, build_plan, propagate
+from kgclip.nn.propagation import PLANS, Plan, build_plan, full_precision, propagate
 
 
 class RGCNConv(nn.Module):
@@ -108,8 +108,7 @@ class RGCNConv(nn.Module):
         """
         check_features(x, self.in_channels)
         x = x.to(self.weight.dtype)
-        # Under autocast too: sums over thousands of neighbours need the full precision.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             out = propagate(x, self._matrices(), self._plan(x, edge_index, edge_type))
         if self.root is not None:
             out = out + x @ self.root
@@ -130,8 +129,8 @@ class RGCNConv(nn.Module):
         return dense.reshape(self.num_relations, self.in_channels, self.out_channels)
 
     def _plan(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Plan:
-        details = (len(x), self.num_relations, self.aggr, x.dtype)
-        plan = PLANS.find(edge_index, edge_type, *details)
+        details = ("rgcn", len(x), self.num_relations, self.aggr, x.dtype)
+        plan: Plan | None = PLANS.find(edge_index, edge_type, *details)
         if plan is None:
             check_edges(edge_index, edge_type, len(x), self.num_relations)
             mean = self.aggr == "mean"

@@ -1,5 +1,6 @@
 """Every convolution equals its slow form, also on awkward graphs; RGCN equals PyG's."""
 
+import functools
 import pickle
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch_geometric.nn import RGCNConv as PyGRGCNConv
 
-from kgclip.nn.compgcn import CompGCNConv, compose
+from kgclip.nn.compgcn import CompGCNConv
+from kgclip.nn.composition import COMPOSITIONS, compose
 from kgclip.nn.convs import CONVS, GatedResidual
 from kgclip.nn.relation_gate import RelationGateConv
 from kgclip.nn.rgcn import RGCNConv
@@ -38,12 +40,17 @@ def slow_rgcn(conv, x, edges):
 def slow_compgcn(conv, x, edges):
     out = []
     for i in range(len(x)):
-        total = conv.loop_weight(compose(x[i], conv.loop_relation, conv.composition))
+        total = compose(x[i], conv.loop_relation, conv.composition) @ conv.weight[2]
         entering = [e for e in edges if e[1] == i]
         for source, _, relation in entering:
-            weight = conv.forward_weight if relation < RELATIONS // 2 else conv.inverse_weight
             message = compose(x[source], conv.relations[relation], conv.composition)
-            total = total + weight(message) / len(entering)
+            direction = int(relation >= RELATIONS // 2)
+            same = [e for e in edges if (e[2] >= RELATIONS // 2) == direction]
+            degrees = (sum(e[0] == source for e in same), sum(e[1] == i for e in same))
+            c = 1 / len(entering) if conv.norm == "mean" else (degrees[0] * degrees[1]) ** -0.5
+            total = total + c * message @ conv.weight[direction]
+        if conv.combine == "mean3":
+            total = total / 3
         out.append(total + conv.bias)
     return torch.stack(out) if out else x.new_zeros(0, OUT)
 
@@ -79,6 +86,22 @@ def tensors(num_nodes, edges):
     return x, ends.reshape(2, -1), kinds
 
 
+def assert_equal(conv, graph, slow, wanted=()):
+    """Outputs and gradients of a convolution and its slow form are equal in double precision."""
+    x = graph[0]
+    wanted, results = [x, *conv.parameters(), *wanted], []
+    for out in (conv(*graph), slow(x)):
+        assert len(out) == len(x), "no node vanishes"
+        probe = torch.linspace(-1, 1, out.numel(), dtype=torch.double).view_as(out)
+        grads = torch.autograd.grad((out * probe).sum() + 0 * x.sum(), wanted, allow_unused=True)
+        zeros = map(torch.zeros_like, wanted)
+        filled = [zero if grad is None else grad for grad, zero in zip(grads, zeros, strict=True)]
+        results.append([out, *filled])
+    for fast, reference in zip(*results, strict=True):
+        assert fast.shape == reference.shape
+        torch.testing.assert_close(fast, reference, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("name", CONVS)
 class TestEveryConvolution:
     @pytest.mark.parametrize("graph", GRAPHS)
@@ -86,20 +109,8 @@ class TestEveryConvolution:
         num_nodes, edges = GRAPHS[graph]
         x, edge_index, edge_type = tensors(num_nodes, edges)
         conv = CONVS[name](IN, OUT, RELATIONS).double()
-        results = []
-        for out in (conv(x, edge_index, edge_type), SLOW[name](conv, x, edges)):
-            assert out.shape == (num_nodes, OUT), "no node vanishes"
-            probe = torch.linspace(-1, 1, out.numel(), dtype=torch.double).view_as(out)
-            wanted = [x, *conv.parameters()]
-            grads = torch.autograd.grad(
-                (out * probe).sum() + 0 * x.sum(), wanted, allow_unused=True
-            )
-            results.append([out, *grads])
-        for fast, slow in zip(*results, strict=True):
-            if fast is None or slow is None:
-                assert not any(g is not None and g.any() for g in (fast, slow))
-            else:
-                torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-11)
+        slow = functools.partial(SLOW[name], conv, edges=edges)
+        assert_equal(conv, (x, edge_index, edge_type), slow)
 
     @pytest.mark.parametrize(
         ("edge_index", "edge_type", "message"),
@@ -194,14 +205,28 @@ def test_correlation_is_the_sum_it_says():
         torch.testing.assert_close(compose(h, z, "corr"), expected)
 
 
-def test_symmetric_norm_and_mean_of_three():
-    conv = CompGCNConv(2, 2, 2, norm="sym", combine="mean3", bias=False)
-    x = torch.randn(3, 2)
-    edges, kinds = torch.tensor([[0, 0, 1], [1, 2, 2]]), torch.tensor([0, 0, 0])
-    out = conv(x, edges, kinds)
-    heard = x[0] * conv.relations[0] / (2 * 2) ** 0.5 + x[1] * conv.relations[0] / 2**0.5
-    expected = (conv.forward_weight(heard) + conv.loop_weight(x[2])) / 3
-    torch.testing.assert_close(out[2], expected)
+@pytest.mark.parametrize("composition", COMPOSITIONS)
+@pytest.mark.parametrize("norm", ["mean", "sym"])
+@pytest.mark.parametrize("combine", ["sum", "mean3"])
+def test_every_compgcn_equals_the_slow_form(composition, norm, combine):
+    options = {"composition": composition, "norm": norm, "combine": combine}
+    conv = CompGCNConv(IN, OUT, RELATIONS, **options).double()
+    for graph in GRAPHS.values():
+        x, edge_index, edge_type = tensors(*graph)
+        assert_equal(
+            conv, (x, edge_index, edge_type), lambda x, e=graph[1]: slow_compgcn(conv, x, e)
+        )
+
+
+def test_a_residual_adds_the_input():
+    torch.manual_seed(0)
+    plain = CompGCNConv(IN, IN, RELATIONS).double()
+    conv = CompGCNConv(IN, IN, RELATIONS, residual=True).double()
+    conv.load_state_dict(plain.state_dict())
+    graph = tensors(*GRAPHS["random"])
+    assert torch.equal(conv(*graph), plain(*graph) + graph[0])
+    with pytest.raises(ValueError, match="residual: widths 4 and 6 given"):
+        CompGCNConv(IN, OUT, RELATIONS, residual=True)
 
 
 def test_relations_from_text_need_no_vector_of_their_own():
@@ -234,9 +259,8 @@ def test_the_papers_gate_is_a_compgcn():
     torch.nn.init.normal_(gate.gate.weight)
     conv = CompGCNConv(IN, IN, relation_channels=5, bias=False).double()
     with torch.no_grad():
-        conv.forward_weight.weight.copy_(torch.eye(IN))
-        conv.inverse_weight.weight.copy_(torch.eye(IN))
-        conv.loop_weight.weight.zero_()
+        conv.weight[:2] = torch.eye(IN)
+        conv.weight[2] = 0
         conv.relation_text.weight.copy_(gate.gate.weight)
         conv.relation_text.bias.fill_(1)
     x, edge_index, edge_type = tensors(*GRAPHS["random"])

@@ -79,7 +79,7 @@ class TestPlans:
         first, second = (RGCNConv(5, 3, 4) for _ in range(2))
         x, before = torch.randn(40, 5), len(PLANS)
         out = first(x, edge_index, edge_type)
-        details = (40, 4, "mean", torch.float)
+        details = ("rgcn", 40, 4, "mean", torch.float)
         plan = PLANS.find(edge_index, edge_type, *details)
         second(x, edge_index, edge_type)
         assert PLANS.find(edge_index, edge_type, *details) is plan is not None
