@@ -51,8 +51,14 @@ LAYOUT = {
     "sources.openmoji_scenes": "tables sources.openmoji PIL",
     "sources.bad_lines": "tables",
     "sources.conceptnet": "tables progress sources.bad_lines sources.compression",
+    "sources.json_stream": "tables progress sources.compression",
+    "sources.scene_tables": "tables",
+    "sources.visual_genome": "tables sources.compression sources.json_stream sources.scene_tables",
+    "sources.gqa": "tables sources.compression sources.json_stream sources.scene_tables",
+    "sources.vrd": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources": "tables graph sources.compression sources.rdf sources.delimited sources.pairs"
-    " sources.openmoji sources.openmoji_scenes sources.conceptnet",
+    " sources.openmoji sources.openmoji_scenes sources.conceptnet sources.visual_genome sources.gqa"
+    " sources.vrd",
     "similarity": "",
     "probes": "tables graph",
     "linking": "graph",

@@ -21,6 +21,9 @@ SOURCES = {
     "delimited": "kgclip.sources.delimited:read_delimited",
     "pairs": "kgclip.sources.pairs:read_pairs",
     "conceptnet": "kgclip.sources.conceptnet:read_conceptnet",
+    "visual_genome": "kgclip.sources.visual_genome:read_visual_genome",
+    "gqa": "kgclip.sources.gqa:read_gqa",
+    "vrd": "kgclip.sources.vrd:read_vrd",
     "openmoji": "kgclip.sources.openmoji:read_openmoji",
     "openmoji_scenes": "kgclip.sources.openmoji_scenes:read_openmoji_scenes",
 }
