@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kgclip.report import KEY_COLUMNS, RUNS, headline_chart, load_metrics
+from kgclip.metrics import load_metrics
+from kgclip.report import headline_chart
+from kgclip.report_text import WORLD
 
 ROOT = Path(__file__).parent.parent
 NEW, KNOWN = "new_entities/fact_to_image", "known_facts/fact_to_image"
@@ -62,7 +64,7 @@ def measure(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 def readme_table(metrics: dict[str, Any]) -> str:
     """The README's table: a row a run, mean ± sd."""
-    columns = dict(KEY_COLUMNS)
+    columns = dict(WORLD.columns)
     lines = ["| run | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for run, figures in metrics["results"].items():
         cells = []
@@ -71,7 +73,7 @@ def readme_table(metrics: dict[str, Any]) -> str:
             spread = "" if not figure or figure["sd"] is None else f" ± {figure['sd']:.3f}"
             cells.append(f"{figure['mean']:.3f}{spread}" if figure else "")
         lines.append(f"| {run} | " + " | ".join(cells) + " |")
-    notes = "\n".join(f"- `{run}`: {note}" for run, note in RUNS.items())
+    notes = "\n".join(f"- `{run}`: {note}" for run, note in WORLD.runs.items())
     seconds = ", ".join(
         f"{run} {sum(values) / len(values):.0f}" for run, values in metrics["seconds"].items()
     )

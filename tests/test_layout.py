@@ -65,7 +65,9 @@ LAYOUT = {
     "recipe": "settings tables storage graph splits sources sources.openmoji_splits",
     "kgclip": "graph sources recipe",
     "charts": "",
-    "report": "tables charts",
+    "metrics": "tables",
+    "report_text": "",
+    "report": "metrics tables charts report_text",
     "analysis": "analysis.centrality analysis.communities analysis.components analysis.degrees"
     " analysis.paths",
     "analysis.adjacency": "graph networkit",
@@ -168,7 +170,7 @@ LAYOUT = {
     "cli.predict": "graph models query",
     "cli.export": "models training weights",
     "cli.wiseft": "tables models training weights",
-    "cli.demo": "experiments.world report",
+    "cli.demo": "experiments.scenes experiments.world metrics report report_text",
 }
 # These look modules up in a dictionary of "module:function" strings.
 LOADS_BY_NAME = {"cli", "recipe", "sources"}

@@ -96,7 +96,11 @@ def test_names_and_overrides(folder):
         load_recipe(folder / "absent.toml")
     with pytest.raises(GraphError, match="'name' is a value"):
         load_recipe(folder / "small.toml", {"name.x": 1})
-    recipe, _ = load_recipe("openmoji", {"splits.seed": 7})
+    for key in ("sources.1.options.size", "sources.x.options.size", "sources.0"):
+        with pytest.raises(GraphError, match="is a value"):
+            load_recipe("openmoji", {key: 1})
+    recipe, _ = load_recipe("openmoji", {"splits.seed": 7, "sources.0.options.size": 64})
+    assert recipe.sources[0].options == {"size": 64, "tone_share": 4}
     assert recipe.splits.seed == 7
 
 

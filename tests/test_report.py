@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -12,15 +13,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from kgclip.report import (
-    OPENMOJI_CREDIT,
-    RUNS,
-    load_metrics,
-    print_table,
-    summarise,
-    write_metrics,
-    write_report,
-)
+from kgclip.metrics import load_metrics, summarise, write_metrics
+from kgclip.report import headline_chart, print_table, write_report
+from kgclip.report_text import OPENMOJI_CREDIT, SCENES, WORLD
 from kgclip.tables import GraphError
 
 
@@ -28,7 +23,7 @@ def sample_values(num_seeds: int) -> dict[str, dict[str, list[float]]]:
     """Figures of every row for every key that applies to it; they differ by run, key and seed."""
     text = ("clip", "clip_matched", "verbalised", "verbalised_matched", "knowledge")
     values: dict[str, dict[str, list[float]]] = {}
-    for place, run in enumerate(RUNS):
+    for place, run in enumerate(WORLD.runs):
         keys = [
             f"{split}/{task}/{scoring}/{metric}"
             for split in ("known_facts", "new_entities", "new_entities_no_overlap")
@@ -268,7 +263,15 @@ def test_the_page_stands_alone(tmp_path, galleries):
 def test_the_page_tells_what_it_must(tmp_path, galleries):
     text = write_sample(tmp_path, galleries, machine="two cores")
     page = Page(text)
-    for word in (*RUNS, "CC BY-SA 4.0", "Chad <&>", "Shilling & co", "two cores", "1234", "✓"):
+    for word in (
+        *WORLD.runs,
+        "CC BY-SA 4.0",
+        "Chad <&>",
+        "Shilling & co",
+        "two cores",
+        "1234",
+        "✓",
+    ):
         assert word in page.text, word
     assert ("a", "https://openmoji.org") in page.references
     values = sample_values(3)["knowledge"]["new_entities/fact_to_image/linked/mrr"]
@@ -311,7 +314,7 @@ def test_other_keys_than_the_worlds_are_shown(tmp_path):
         seconds={},
     )
     path = tmp_path / "report.html"
-    write_report(path, metrics, title="Scenes <1>")
+    write_report(path, metrics, text=dataclasses.replace(WORLD, title="Scenes <1>"))
     page = Page(path.read_text("utf-8"))
     for word in ("Scenes <1>", "$a_1$<b>", "binding", "accuracy", ".500", "1.00", "plain"):
         assert word in page.text, word
@@ -343,7 +346,7 @@ def test_the_terminal_table_fits_and_holds_the_key_figures(tmp_path, num_seeds):
     console = Console(file=io.StringIO(), width=80)
     print_table(metrics, console)
     text = console.file.getvalue()
-    for run in RUNS:
+    for run in WORLD.runs:
         assert run in text
     figure = metrics["results"]["knowledge"]["new_entities/fact_to_image/linked/mrr"]
     assert f"{figure['mean']:.3f}".lstrip("0") in text
@@ -355,6 +358,23 @@ def test_the_report_never_loads_torch():
     program = "import sys, kgclip.report; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (run.returncode, run.stdout.strip()) == (0, "False"), run.stderr
+
+
+def test_another_experiment_brings_its_own_words(tmp_path):
+    values = {run: {key: [0.5] for key in SCENES.columns.values()} for run in SCENES.runs}
+    metrics = write_metrics(tmp_path / "metrics.json", values, split_seed=0, seeds=[0], seconds={})
+    write_report(tmp_path / "report.html", metrics, text=SCENES)
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    words = (SCENES.title, SCENES.reading, *SCENES.runs.values(), SCENES.splits["held_out_pairs"])
+    assert all(word in page.text for word in words)
+    for word in ("flag", "MRR", "emoji"):
+        assert word not in page.text
+    chart = headline_chart(metrics, SCENES)
+    assert "clip, reverse: 0.500" in chart
+    assert "clip, binding: 0.500" in chart
+    console = Console(file=io.StringIO(), width=80)
+    print_table(metrics, console, SCENES)
+    assert "binding" in console.file.getvalue()
 
 
 def test_metrics_file_is_plain_json(tmp_path):

@@ -6,7 +6,7 @@ import platform
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,27 +19,42 @@ class Demo(StrEnum):
     """The demonstrations that there are."""
 
     world = "world"
+    scenes = "scenes"
 
 
 def demo(
-    name: Annotated[Demo, typer.Argument(help="world: OpenMoji pictures and facts.")] = Demo.world,
+    name: Annotated[
+        Demo,
+        typer.Argument(
+            help="world: OpenMoji pictures and facts. scenes: OpenMoji scenes and their graphs."
+        ),
+    ] = Demo.world,
     seeds: Annotated[str, typer.Option(help="Training seeds, as in 0,1,2.")] = "0",
     split_seed: Annotated[int, typer.Option(help="What is held out.")] = 1234,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A few steps: shows that all works, measures nothing.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="world: a few steps, which show that all works and measure nothing. "
+            "scenes: half of the steps, and only clip and graph.",
+        ),
     ] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that is written.")] = Path(
-        "runs/demo"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder that is written: runs/demo or runs/scenes."),
+    ] = None,
 ) -> None:
     """Build the graph, train every run, evaluate and write the report."""
     numbers = _parse_seeds(seeds)
-    from kgclip.experiments.world import run_world  # loads torch
-    from kgclip.report import OPENMOJI_CREDIT, print_table, write_metrics, write_report
+    folder = output or Path("runs/demo" if name == Demo.world else "runs/scenes")
+    from kgclip.metrics import write_metrics
+    from kgclip.report import print_table, write_report
+    from kgclip.report_text import OPENMOJI_CREDIT, SCENES, WORLD
 
-    run = run_world(output, numbers, split_seed, quick)
+    text = WORLD if name == Demo.world else SCENES
+    run = (_run_world if name == Demo.world else _run_scenes)(folder, numbers, split_seed, quick)
     metrics = write_metrics(
-        output / "metrics.json",
+        folder / "metrics.json",
         run["values"],
         split_seed=split_seed,
         seeds=numbers,
@@ -51,18 +66,31 @@ def demo(
             "versions": {package: version(package) for package in _PACKAGES},
         },
     )
-    report = output / "report.html"
+    report = folder / "report.html"
     write_report(
         report,
         metrics,
         curves=run["curves"],
         galleries=run["galleries"],
         credit=OPENMOJI_CREDIT,
+        text=text,
     )
-    print_table(metrics)
-    if quick:
+    print_table(metrics, text=text)
+    if quick and name == Demo.world:
         typer.echo("--quick: a few steps only; these figures mean nothing")
     typer.echo(f"{OPENMOJI_CREDIT}\nreport: {report}")
+
+
+def _run_world(folder: Path, seeds: list[int], split_seed: int, quick: bool) -> dict[str, Any]:
+    from kgclip.experiments.world import run_world  # loads torch
+
+    return run_world(folder, seeds, split_seed, quick)
+
+
+def _run_scenes(folder: Path, seeds: list[int], split_seed: int, quick: bool) -> dict[str, Any]:
+    from kgclip.experiments.scenes import run_scenes  # loads torch
+
+    return run_scenes(folder, seeds, split_seed, quick)
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -14,12 +14,8 @@ from kgclip.nn.clip import build_tokenizer
 from kgclip.recipe import build_graph
 
 SMALL = {
-    "sources": [
-        {
-            "format": "openmoji_scenes",
-            "options": {"num_train": 64, "num_valid": 8, "num_test": 8, "num_nouns": 20},
-        }
-    ]
+    f"sources.0.options.{name}": value
+    for name, value in {"num_train": 64, "num_valid": 8, "num_test": 8, "num_nouns": 20}.items()
 }
 
 
