@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from kgclip.experiments.scene_data import (
 )
 from kgclip.experiments.scene_probes import evaluate_scenes, show_answers
 from kgclip.graph import load_graph
+from kgclip.metrics import write_at_once
 from kgclip.nn.clip import (
     build_tokenizer,
     create_model_and_transforms,
@@ -58,9 +60,9 @@ _HARD = {"weight": 3.0, "ramp": 0.3}
 RUNS: dict[str, dict[str, dict[str, Any]]] = {
     "clip": {"contrastive": {}},
     "graph": {"contrastive": {}, "graph_alignment": {}, "graph_negatives": _HARD},
-    "graph0": {"contrastive": {}, "graph_alignment": {}},
     "neg": {"contrastive": {}, "text_negatives": _HARD},
     "negcol": {"negclip": {}},
+    "graph0": {"contrastive": {}, "graph_alignment": {}},
 }
 # Steps per step of `graph` where a run may only take as much computing as `graph` does: measured
 # ratios of CPU seconds a step, fixed so that a run repeats exactly; `seconds` in the metrics
@@ -125,8 +127,8 @@ def run_scenes(
     steps = QUICK_STEPS if quick else STEPS
     jobs = [
         Job(run, losses, seed, round(steps * MATCHED.get(run, 1.0)), output)
-        for seed in seeds
         for run, losses in chosen.items()
+        for seed in seeds
     ]
     chunks = [(output, chunk) for chunk in range(_CHUNKS)]
     run_jobs(
@@ -226,6 +228,7 @@ def run_job(job: Job) -> dict[str, Any]:
             for split in ("valid", "test")
         },
     }
+    write_at_once(job.folder / "answer.json", json.dumps(answer, indent=1) + "\n")
     restore_vocabulary(clip, kept, full)
     save_model(clip, MODEL, job.folder / "clip")
     return answer
