@@ -88,9 +88,12 @@ def _run_world(folder: Path, seeds: list[int], split_seed: int, quick: bool) -> 
 
 
 def _run_scenes(folder: Path, seeds: list[int], split_seed: int, quick: bool) -> dict[str, Any]:
-    from kgclip.experiments.scenes import run_scenes  # loads torch
+    from kgclip.experiments import scenes  # loads torch
 
-    return run_scenes(folder, seeds, split_seed, quick)
+    runs, steps = scenes.RUNS, scenes.STEPS
+    if quick:
+        runs, steps = scenes.QUICK_RUNS, scenes.QUICK_STEPS
+    return scenes.run_scenes(folder, seeds, split_seed, runs=runs, steps=steps)
 
 
 def _parse_seeds(text: str) -> list[int]:

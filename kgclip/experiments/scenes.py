@@ -52,7 +52,6 @@ from kgclip.trainer import LossTerm, Trainer, TrainerOptions
 MODEL = "kgclip-grid"
 BATCH, NUM_NEGATIVES, PLAIN_SHARE = 128, 3, 0.15
 STEPS, QUICK_STEPS = 1000, 500
-QUICK_RUNS = ("clip", "graph")
 _CHUNKS = 4  # files of cached features: as many processes can make them
 _HARD = {"weight": 3.0, "ramp": 0.3}
 
@@ -63,6 +62,24 @@ RUNS: dict[str, dict[str, dict[str, Any]]] = {
     "neg": {"contrastive": {}, "text_negatives": _HARD},
     "negcol": {"negclip": {}},
     "graph0": {"contrastive": {}, "graph_alignment": {}},
+}
+QUICK_RUNS = {run: RUNS[run] for run in ("clip", "graph")}
+_HALF_ALIGNED, _HALF_HARD = {"weight": 0.5}, {**_HARD, "weight": 1.5}
+# `graph` with one part off in turn; the other half of what is averaged keeps its weight.
+ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "graph": RUNS["graph"],
+    "no alignment": {name: RUNS["graph"][name] for name in ("contrastive", "graph_negatives")},
+    "no picture-graph alignment": RUNS["graph"]
+    | {"graph_alignment": {**_HALF_ALIGNED, "options": {"sides": ["text"]}}},
+    "no caption-graph alignment": RUNS["graph"]
+    | {"graph_alignment": {**_HALF_ALIGNED, "options": {"sides": ["image"]}}},
+    "no false graphs": RUNS["graph0"],
+    "no false graphs for pictures": RUNS["graph"]
+    | {"graph_negatives": {**_HALF_HARD, "options": {"sides": ["text"]}}},
+    "no false graphs for captions": RUNS["graph"]
+    | {"graph_negatives": {**_HALF_HARD, "options": {"sides": ["image"]}}},
+    "no ramp": RUNS["graph"] | {"graph_negatives": {"weight": _HARD["weight"]}},
+    "clip": RUNS["clip"],
 }
 # Steps per step of `graph` where a run may only take as much computing as `graph` does: measured
 # ratios of CPU seconds a step, fixed so that a run repeats exactly; `seconds` in the metrics
@@ -91,7 +108,7 @@ class Job:
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        return self.output / "runs" / f"{self.run}-{self.seed}"
+        return self.output / "runs" / f"{self.run.replace(' ', '_')}-{self.seed}"
 
     def uses(self, field: str) -> bool:
         """Whether one of the losses reads a field of the model's output."""
@@ -99,7 +116,12 @@ class Job:
 
 
 def run_scenes(
-    output: Path, seeds: Sequence[int], split_seed: int, quick: bool = False
+    output: Path,
+    seeds: Sequence[int],
+    split_seed: int,
+    *,
+    runs: Mapping[str, Mapping[str, Mapping[str, Any]]] = RUNS,
+    steps: int = STEPS,
 ) -> dict[str, Any]:
     """Draw the scenes, train every run with every seed, and probe.
 
@@ -107,10 +129,11 @@ def run_scenes(
         output: Folder of the graph, the cached features and the runs.
         seeds: Of the trainings.
         split_seed: What is held out, and every scene.
-        quick: Half of the steps, and only ``clip`` and ``graph``.
+        runs: Losses by run, as in :data:`RUNS`.
+        steps: Of every run but those in :data:`MATCHED`, which take their share.
 
     Returns:
-        ``split_seed``, ``seeds``, ``steps`` (of ``graph``), ``wall_seconds``; ``seconds``: CPU
+        ``split_seed``, ``seeds``, ``steps``, ``wall_seconds``; ``seconds``: CPU
         seconds of training by run and seed; ``values``: by run, key and seed, on test;
         ``validation``: the same on validation; ``curves``: training log by run; ``galleries``:
         answers of the first seed.
@@ -123,11 +146,9 @@ def run_scenes(
     output, console = Path(output), Console(stderr=True)
     console.print("drawing the scenes")
     build_graph("scenes", overrides={"sources.0.options.seed": split_seed}, output=output / "graph")
-    chosen = {run: RUNS[run] for run in (QUICK_RUNS if quick else RUNS)}
-    steps = QUICK_STEPS if quick else STEPS
     jobs = [
         Job(run, losses, seed, round(steps * MATCHED.get(run, 1.0)), output)
-        for run, losses in chosen.items()
+        for run, losses in runs.items()
         for seed in seeds
     ]
     chunks = [(output, chunk) for chunk in range(_CHUNKS)]
@@ -141,14 +162,14 @@ def run_scenes(
         "seeds": list(seeds),
         "steps": steps,
         "wall_seconds": round(time.monotonic() - began, 1),
-        "seconds": {run: [by_job[run, seed]["seconds"] for seed in seeds] for run in chosen},
-        "values": _collect(by_job, chosen, seeds, "test"),
-        "validation": _collect(by_job, chosen, seeds, "valid"),
-        "curves": {run: by_job[run, seeds[0]]["curve"] for run in chosen},
+        "seconds": {run: [by_job[run, seed]["seconds"] for seed in seeds] for run in runs},
+        "values": _collect(by_job, runs, seeds, "test"),
+        "validation": _collect(by_job, runs, seeds, "valid"),
+        "curves": {run: by_job[run, seeds[0]]["curve"] for run in runs},
         "galleries": [
             {
                 "title": first["title"],
-                "rows": {run: by_job[run, seeds[0]]["answers"][number]["items"] for run in chosen},
+                "rows": {run: by_job[run, seeds[0]]["answers"][number]["items"] for run in runs},
             }
             for number, first in enumerate(answers[0]["answers"])
         ],

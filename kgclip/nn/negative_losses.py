@@ -8,6 +8,8 @@ alone, pair by pair. :class:`NegCLIPLoss` keeps the columns, as the opponent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,19 +29,28 @@ class GraphAlignmentLoss:
     """The graph of a pair must match picture and caption: ½ [InfoNCE(I, G) + InfoNCE(T, G)].
 
     Pairs of the same entity are no negatives of each other where the targets carry ``pair_ids``.
+
+    Args:
+        sides: What must match, of ``"image"`` and ``"text"``; their losses are averaged.
+
+    Raises:
+        ValueError: If ``sides`` is empty or names anything else.
     """
 
     reads: tuple[str, ...] = (
-        "image_features", "text_features", "pair_graph_features", "logit_scale",
+        "pair_graph_features", "logit_scale", "image_features", "text_features",
     )  # fmt: skip
+
+    def __init__(self, sides: Sequence[str] = ("image", "text")) -> None:
+        self.reads = ("pair_graph_features", "logit_scale", *_features(sides))
 
     def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
         """Return the loss. Raises ValueError where a field is missing."""
-        image, text, graph, scale = read_fields(self, output, targets)
+        graph, scale, *sides = read_fields(self, output, targets)
         ids = targets.pair_ids
         same = None if ids is None else ids[:, None] == ids[None, :]
-        to_image = both_directions(image, graph, scale, same)
-        return (to_image + both_directions(text, graph, scale, same)) / 2
+        losses = [both_directions(side, graph, scale, same) for side in sides]
+        return torch.stack(losses).mean()
 
 
 class GraphNegativesLoss:
@@ -50,26 +61,26 @@ class GraphNegativesLoss:
 
     Args:
         scale: Inverse temperature of the comparison, above 0.
+        sides: What must be closer, of ``"image"`` and ``"text"``; their losses are averaged.
 
     Raises:
-        ValueError: If ``scale`` is not above 0.
+        ValueError: If ``scale`` is not above 0, or ``sides`` is empty or names anything else.
     """
 
     reads: tuple[str, ...] = (
-        "image_features", "text_features", "pair_graph_features",
-        "negative_graph_features", "negative_graph_mask",
+        "pair_graph_features", "negative_graph_features", "negative_graph_mask",
+        "image_features", "text_features",
     )  # fmt: skip
 
-    def __init__(self, scale: float = 20.0) -> None:
+    def __init__(self, scale: float = 20.0, sides: Sequence[str] = ("image", "text")) -> None:
         self.scale = _above_zero("scale", scale)
+        self.reads = (*type(self).reads[:3], *_features(sides))
 
     def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
         """Return the loss. Raises ValueError where a field is missing or the shapes differ."""
-        image, text, graph, negatives, mask = read_fields(self, output, targets)
-        losses = [
-            pairwise_softplus(query, graph, negatives, mask, self.scale) for query in (image, text)
-        ]
-        return (losses[0] + losses[1]) / 2
+        graph, negatives, mask, *sides = read_fields(self, output, targets)
+        losses = [pairwise_softplus(side, graph, negatives, mask, self.scale) for side in sides]
+        return torch.stack(losses).mean()
 
 
 class TextNegativesLoss:
@@ -221,6 +232,12 @@ def _check_negatives(negatives: Tensor, mask: Tensor, queries: Tensor) -> None:
             f"negatives {list(negatives.shape)}, mask {list(mask.shape)} {mask.dtype}: "
             f"[{len(queries)}, K, {queries.shape[-1]}] and Bool [{len(queries)}, K] expected"
         )
+
+
+def _features(sides: Sequence[str]) -> list[str]:
+    if not sides or isinstance(sides, str) or set(sides) - {"image", "text"}:
+        raise ValueError(f"sides: {sides!r} given, a list of 'image' and 'text' expected")
+    return [f"{side}_features" for side in sides]
 
 
 def _above_zero(name: str, value: float) -> float:

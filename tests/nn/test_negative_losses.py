@@ -60,6 +60,20 @@ def test_pairwise_softplus_against_the_loop():
     assert graph == pytest.approx(sum(slow) / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", [GraphAlignmentLoss, GraphNegativesLoss])
+def test_one_side_alone_reads_nothing_of_the_other(kind):
+    output, targets = build_case()
+    sides = {side: kind(sides=[side])(output, targets) for side in ("image", "text")}
+    torch.testing.assert_close(sum(sides.values()) / 2, kind()(output, targets))
+    output.text_features = None
+    assert torch.equal(kind(sides=["image"])(output, targets), sides["image"])
+    with pytest.raises(ValueError, match="text_features"):
+        kind()(output, targets)
+    for wrong in ([], "image", ["graph"]):
+        with pytest.raises(ValueError, match="sides"):
+            kind(sides=wrong)
+
+
 @pytest.mark.parametrize("loss", [GraphNegativesLoss(), TextNegativesLoss(), NegCLIPLoss()])
 def test_a_masked_negative_changes_nothing(loss):
     output, targets = build_case()
