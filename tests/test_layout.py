@@ -69,13 +69,17 @@ LAYOUT = {
     "report_text": "",
     "report": "metrics tables charts report_text",
     "analysis": "analysis.centrality analysis.communities analysis.components analysis.degrees"
-    " analysis.paths",
+    " analysis.labels analysis.leakage analysis.paths analysis.relations analysis.rules",
     "analysis.adjacency": "graph networkit",
     "analysis.degrees": "graph analysis.adjacency",
     "analysis.components": "graph analysis.adjacency",
     "analysis.centrality": "graph tables analysis.adjacency networkit",
     "analysis.communities": "graph analysis.adjacency analysis.components networkit",
     "analysis.paths": "graph tables analysis.adjacency",
+    "analysis.relations": "graph",
+    "analysis.rules": "graph tables analysis.adjacency",
+    "analysis.labels": "graph tables analysis.paths",
+    "analysis.leakage": "graph analysis.relations analysis.rules",
     # Tensor half.
     "hetero": "tables graph torch torch_geometric",
     "negatives": "torch",

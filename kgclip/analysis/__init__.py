@@ -10,9 +10,20 @@ from kgclip.analysis.centrality import betweenness, pagerank
 from kgclip.analysis.communities import bridges, clustering, communities
 from kgclip.analysis.components import components, k_core
 from kgclip.analysis.degrees import degree_distribution, degree_table
+from kgclip.analysis.labels import audit_labels
+from kgclip.analysis.leakage import audit_leakage, find_leaks
 from kgclip.analysis.paths import path_patterns, shortest_path
+from kgclip.analysis.relations import (
+    duplicate_relations,
+    inverse_relations,
+    relation_table,
+    type_schema,
+)
+from kgclip.analysis.rules import mine_rules
 
 __all__ = [
+    "audit_labels",
+    "audit_leakage",
     "betweenness",
     "bridges",
     "clustering",
@@ -20,8 +31,14 @@ __all__ = [
     "components",
     "degree_distribution",
     "degree_table",
+    "duplicate_relations",
+    "find_leaks",
+    "inverse_relations",
     "k_core",
+    "mine_rules",
     "pagerank",
     "path_patterns",
+    "relation_table",
     "shortest_path",
+    "type_schema",
 ]
