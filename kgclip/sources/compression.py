@@ -46,6 +46,8 @@ def open_binary(file: Path) -> Iterator[IO[bytes]]:
             if file.suffix.lower() not in COMPRESSIONS:
                 yield packed
                 return
+            if not file.stat().st_size:
+                raise EOFError("the file is empty")
             limit = _expansion_limit(file)
             with io.BufferedReader(_Limited(_unpack(file, packed), file, limit), 2**20) as stream:
                 yield stream

@@ -7,6 +7,7 @@ triple terms (RDF 1.2) entities named ``<<( … )>>``.
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from kgclip.rdf.assembly import assemble
 from kgclip.rdf.statements import StatementCollector, StatementOptions
 from kgclip.rdf.terms import IMAGE_PROPERTIES, RDF_TYPE, TEXT_PROPERTIES
 from kgclip.sources.compression import data_suffix, open_binary, origin_of
+from kgclip.sources.jsonld import ADVICE, with_contexts
 from kgclip.sources.ntriples import CERTAIN, MAX_LITERAL_BYTES, LineReader, explain, too_long
+from kgclip.sources.xml_entities import check_entities
 from kgclip.tables import GraphError, Tables
 
 __all__ = ["FORMATS", "IMAGE_PROPERTIES", "RDF_TYPE", "TEXT_PROPERTIES", "read_rdf"]
@@ -35,6 +38,7 @@ FORMATS = {
     ".owl": ox.RdfFormat.RDF_XML,
     ".jsonld": ox.RdfFormat.JSON_LD,
 }
+_WITHOUT_LINES = (ox.RdfFormat.RDF_XML, ox.RdfFormat.JSON_LD)
 _BATCH = 30_000  # statements from pyoxigraph at a time
 
 
@@ -52,6 +56,7 @@ def read_rdf(
     same_as: str = "link",
     image_root: str | Path | None = None,
     max_literal_bytes: int = MAX_LITERAL_BYTES,
+    contexts: Mapping[str, str | Path] | None = None,
 ) -> Tables:
     """Read RDF.
 
@@ -79,6 +84,7 @@ def read_rdf(
         image_root: Folder that paths of picture files start from and must not leave; ``None`` =
             the folder of ``path``.
         max_literal_bytes: Longer literals are refused.
+        contexts: Addresses of JSON-LD contexts and the files that hold them; nothing is fetched.
 
     Returns:
         The tables; ``rdf:type`` stays a triple and fills ``types``.
@@ -113,7 +119,9 @@ def read_rdf(
     for number, (file, rdf_format) in enumerate(zip(files, formats, strict=True)):
         # Two files may use one name for two blank nodes.
         label = f"f{number}_" if len(files) > 1 and rdf_format in CERTAIN else ""
-        blocks = _statements(file, rdf_format, base_iri, on_error == "skip", max_literal_bytes)
+        blocks = _statements(
+            file, rdf_format, on_error == "skip", base_iri, max_literal_bytes, contexts
+        )
         for lines in track(blocks, f"reading {file.name}", len):
             collector.add(lines, blank_label=label)
     return assemble(
@@ -154,17 +162,28 @@ def _format(file: Path, syntax: str | None, on_error: str) -> ox.RdfFormat:
 
 
 def _statements(
-    file: Path, rdf_format: ox.RdfFormat, base_iri: str | None, skip: bool, max_literal_bytes: int
+    file: Path,
+    rdf_format: ox.RdfFormat,
+    skip: bool,
+    base_iri: str | None,
+    max_literal_bytes: int,
+    contexts: Mapping[str, str | Path] | None,
 ) -> Iterator[pl.Series]:
     """Statements of a file in canonical form, block by block."""
+    if rdf_format == ox.RdfFormat.RDF_XML:
+        with open_binary(file) as stream:
+            check_entities(stream, file)
     with open_binary(file) as stream:
         if rdf_format in CERTAIN:
             reader = LineReader(file, rdf_format, skip=skip, max_literal_bytes=max_literal_bytes)
             yield from reader.read(stream)
-        else:
-            yield from parse_statements(
-                file, stream, rdf_format, base_iri=base_iri, max_literal_bytes=max_literal_bytes
-            )
+            return
+        source: IO[bytes] = stream
+        if contexts and rdf_format == ox.RdfFormat.JSON_LD:
+            source = io.BytesIO(with_contexts(stream.read(), contexts, file))
+        yield from parse_statements(
+            file, source, rdf_format, base_iri=base_iri, max_literal_bytes=max_literal_bytes
+        )
 
 
 def parse_statements(
@@ -180,18 +199,22 @@ def parse_statements(
     Raises:
         GraphError: If the data is malformed.
     """
-    count = 0
+    met = itertools.count(1)
     try:
-        quads = ox.parse(stream, format=rdf_format, base_iri=base_iri)
+        quads: Iterator[ox.Quad] = ox.parse(stream, format=rdf_format, base_iri=base_iri)
+        if rdf_format in _WITHOUT_LINES:  # what can be said is which statement failed
+            quads = (quad for quad, _ in zip(quads, met, strict=False))
         while data := ox.serialize(itertools.islice(quads, _BATCH), format=ox.RdfFormat.N_QUADS):
             lines = pl.read_lines(data).to_series()
             if int(lines.str.len_bytes().max() or 0) > max_literal_bytes:  # type: ignore[arg-type]
-                raise GraphError(too_long(f"{file}, near statement {count}", max_literal_bytes))
+                raise GraphError(too_long(str(file), max_literal_bytes))
             yield lines
-            count += len(lines)
     except SyntaxError as error:
         message, column = explain(error)
-        place = f":{error.lineno}" if error.lineno else f", near statement {count}"
+        if "LoadDocumentCallback" in message:
+            raise GraphError(f"{file}: {ADVICE}") from error
+        place = f":{error.lineno}" if error.lineno else f", statement {next(met)}"
+        at = f" (column {column})" if error.lineno else ""
         raise GraphError(
-            f"{file}{place}: {message} (column {column}); expected {rdf_format.name}; mend the file"
+            f"{file}{place}: {message}{at}; expected {rdf_format.name}; mend the file"
         ) from error

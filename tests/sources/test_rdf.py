@@ -25,6 +25,12 @@ TURTLE = """
 """
 
 
+RDF_XML = (
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:x="urn:">'
+    b'<rdf:Description rdf:about="urn:a"><x:p>v</x:p></rdf:Description>%s</rdf:RDF>'
+)
+
+
 @pytest.fixture
 def turtle(tmp_path):
     (tmp_path / "t.ttl").write_text(TURTLE)
@@ -205,6 +211,17 @@ def test_own_property_maps(turtle):
         ("a.nt.gz", gzip.compress(b"<urn:a> <urn:r> <urn:b> .\n" * 99)[:-9], "damaged or cut off"),
         ("a.nt.gz", b"no gzip", "damaged or cut off"),
         ("a.nt", b'<urn:a> <urn:r> "\xff" .\n', r"a\.nt:1: "),
+        ("a.nt.gz", b"", "damaged or cut off"),
+        ("a.nt", b'<urn:a> <urn:r> "x .\n', r"a\.nt:1: .*expected N-Triples, one statement.*mend"),
+        ("a.nq", b"<urn:a> <urn:r> <urn:b> <urn:g> <urn:h> .\n", r"a\.nq:1: .*expected N-Quads"),
+        ("a.rdf", RDF_XML % b'<rdf:Description rdf:about="x y"/>', r"a\.rdf, statement 2: .*IRI"),
+        ("a.rdf", RDF_XML % b"<a></b>", r"a\.rdf, statement 2: "),
+        ("a.jsonld", b'{"@id": "urn:a",\n "urn:r": ', r"a\.jsonld:2: .*end of file"),
+        (
+            "a.jsonld",
+            b'{"@context": "http://x/c", "@id": "urn:a"}',
+            "nothing is fetched.*contexts=",
+        ),
         ("a.bin", b"", "unknown suffix"),
     ],
 )
@@ -212,6 +229,22 @@ def test_mistakes_are_named(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(GraphError, match=message):
         read_graph(tmp_path / name)
+
+
+def test_contexts_are_given(tmp_path):
+    (tmp_path / "c.jsonld").write_text(
+        '{"@context": {"near": {"@id": "urn:near", "@type": "@id"}}}'
+    )
+    (tmp_path / "a.jsonld").write_text(
+        '[{"@context": ["http://x/c", {"is": "urn:is"}], "@id": "urn:a", "near": "urn:b", "is": 1}]'
+    )
+    contexts = {"http://x/c": tmp_path / "c.jsonld"}
+    graph = read_graph(tmp_path / "a.jsonld", contexts=contexts)
+    assert graph.relations["name"].to_list() == ["urn:near", "urn:is"]
+    for broken in ("absent.jsonld", "broken.jsonld"):
+        (tmp_path / "broken.jsonld").write_text("{")
+        with pytest.raises(GraphError, match=broken):
+            read_graph(tmp_path / "a.jsonld", contexts={"http://x/c": tmp_path / broken})
 
 
 def test_options_are_checked(turtle, tmp_path):
