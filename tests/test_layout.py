@@ -61,8 +61,8 @@ LAYOUT = {
     "sources.gqa": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.vrd": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources": "tables graph sources.compression sources.rdf sources.sparql sources.delimited"
-    " sources.pairs sources.openmoji sources.openmoji_scenes sources.conceptnet sources.visual_genome sources.gqa"
-    " sources.vrd",
+    " sources.pairs sources.openmoji sources.openmoji_scenes sources.conceptnet"
+    " sources.visual_genome sources.gqa sources.vrd",
     "similarity": "",
     "probes": "tables graph",
     "linking": "graph",
