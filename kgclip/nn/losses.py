@@ -26,6 +26,13 @@ from kgclip.nn.negative_losses import (
     TextNegativesLoss,
 )
 from kgclip.nn.output import KnowledgeOutput, Targets
+from kgclip.nn.structure_losses import (
+    AngleLoss,
+    DistanceLoss,
+    GromovWassersteinLoss,
+    KernelAlignmentLoss,
+    LaplacianLoss,
+)
 
 SIDES = ("head", "tail")
 
@@ -313,6 +320,11 @@ LOSSES: dict[str, type[Any]] = {
     "text_negatives": TextNegativesLoss,
     "negclip": NegCLIPLoss,
     "margin": MarginLoss,
+    "distance": DistanceLoss,
+    "angle": AngleLoss,
+    "kernel_alignment": KernelAlignmentLoss,
+    "laplacian": LaplacianLoss,
+    "gromov_wasserstein": GromovWassersteinLoss,
 }
 
 

@@ -21,7 +21,7 @@ from torch_geometric.data import HeteroData
 from kgclip.hetero import global_edges
 from kgclip.nn.clip import build_tokenizer, evaluating, image_head
 from kgclip.nn.clip import create_model_and_transforms as create_clip_and_transforms
-from kgclip.nn.output import KnowledgeOutput
+from kgclip.nn.output import KnowledgeOutput, unit_vectors
 from kgclip.nn.relation_gate import RelationGateConv
 from kgclip.nn.teacher import Teacher, TeacherFeatures
 from kgclip.nn.token_inputs import TokenInputs, run_towers
@@ -106,10 +106,7 @@ class GraphEncoder(nn.Module):
         for conv, gate in zip(self.convs[1:], self.hop_gates, strict=True):
             hop = conv(hop, edge_index, edge_type, relations)
             out = out + torch.tanh(gate) * hop
-        # F.normalize would give a row of zeros, which a closed gate may fill, a gradient of 1e12.
-        length = out.norm(dim=-1, keepdim=True)
-        unit: Tensor = out / torch.where(length > 0, length, 1.0)
-        return unit
+        return unit_vectors(out)  # a closed gate may fill a row of zeros
 
 
 class KnowledgeCLIP(nn.Module):

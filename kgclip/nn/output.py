@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -84,6 +85,16 @@ class Targets:
     relation_ids: Tensor | None = None
     head_known: Tensor | None = None
     tail_known: Tensor | None = None
+
+
+def unit_vectors(x: Tensor) -> Tensor:
+    """Normalise the last dimension; zeros stay zeros, with a gradient of ordinary size.
+
+    ``F.normalize`` gives them one of 1e12, as soon as something could move them from zero.
+    """
+    length = x.norm(dim=-1, keepdim=True)
+    unit: Tensor = x / torch.where(length > 0, length, 1.0)
+    return unit
 
 
 @dataclasses.dataclass
