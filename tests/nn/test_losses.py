@@ -277,6 +277,29 @@ def test_contrastive_drops_the_pairs_of_the_same_entity():
     assert ContrastiveLoss()(output, targets).item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("num_twins", [0, 1, 3])
+def test_duplicates_cost_clip_loss_what_ours_do_not_pay(num_twins):
+    """m of B items in duplicate pairs: ClipLoss cannot fall below (m/B) ln 2."""
+    size, distinct = 8, 8 - num_twins
+    ids = torch.cat([torch.arange(distinct), torch.arange(num_twins)])
+    floor = 2 * num_twins / size * math.log(2)
+    scale = torch.tensor(100.0)
+    perfect = torch.eye(WIDTH)[ids].requires_grad_()
+    assert ClipLoss()(perfect, perfect, scale).item() == pytest.approx(floor, abs=1e-5)
+    for seed in range(20):  # the same picture and caption have the same features, whatever these
+        g = torch.Generator().manual_seed(seed)
+        image, text = (unit(g, distinct).detach()[ids] for _ in "ab")
+        assert ClipLoss()(image, text, scale).item() >= floor - 1e-6
+    output = KnowledgeOutput(image_features=perfect, text_features=perfect, logit_scale=scale)
+    targets = Targets(pair_ids=ids)
+    assert ContrastiveLoss()(output, targets).item() == pytest.approx(0, abs=1e-5)
+    # Soft targets keep their own entropy, but nothing pushes the twins apart.
+    soft = MultiPositiveLoss(alpha=1.0)(output, targets)
+    assert soft.item() == pytest.approx(floor, abs=1e-5)
+    soft.backward()
+    assert perfect.grad.abs().max() < 1e-4
+
+
 def test_multi_positive_without_alpha_is_open_clips_loss():
     output, targets = build_case()
     expected = ClipLoss()(output.image_features, output.text_features, output.logit_scale)
