@@ -87,7 +87,11 @@ LAYOUT = {
     # Tensor half.
     "hetero": "tables graph torch torch_geometric",
     "negatives": "torch",
-    "sampling": "torch torch_geometric",
+    "sampling.edges": "torch",
+    "sampling.sampler": "sampling.edges",
+    "sampling.loader": "torch torch_geometric sampling.edges sampling.sampler",
+    "sampling.links": "torch torch_geometric sampling.loader sampling.sampler",
+    "sampling": "sampling.edges sampling.sampler sampling.loader sampling.links",
     "nn": "nn.clip nn.compgcn nn.features nn.model nn.output nn.relation_gate nn.rgat nn.rgcn"
     " nn.token_inputs nn.tokens nn.triples",
     "nn.output": "torch",

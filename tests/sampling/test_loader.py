@@ -10,10 +10,9 @@ from kgclip.graph import KnowledgeGraph
 from kgclip.hetero import from_hetero, to_hetero
 from kgclip.sampling import (
     NeighborLoader,
-    choose_edges,
-    group_by_target,
-    sample_subgraph,
+    ego_graphs,
 )
+from tests.reference import sample_neighbors
 
 
 def random_data(nodes=30, edges=120, seed=0):
@@ -103,50 +102,12 @@ def test_no_node_has_more_than_its_share():
             assert len(set(batch[key].e_id.tolist())) == len(batch[key].e_id)
 
 
-@pytest.mark.parametrize("hops", [0, 1, 2])
-def test_subgraph_equals_pygs_k_hop_subgraph(hops):
-    data = random_data()
-    in_edges = group_by_target(data.edge_index, 30)
-    for seed in range(0, 30, 5):
-        nodes, edges = sample_subgraph(
-            in_edges, np.array([seed, seed]), [-1] * hops, np.random.default_rng(0)
-        )
-        expected, _, _, _ = k_hop_subgraph(seed, hops, data.edge_index)
-        assert nodes.tolist() == expected.tolist()
-        inner = k_hop_subgraph(seed, hops - 1, data.edge_index)[0] if hops else expected[:0]
-        into = torch.isin(data.edge_index[1], inner).nonzero().squeeze(1)
-        assert edges.tolist() == into.tolist()
-
-
 def test_fan_out_by_edge_type():
     data = random_hetero()
     loader = NeighborLoader(data, {("a", "r", "b"): [-1]}, ("b", None), batch_size=9)
     [batch] = loader
     assert len(batch["a", "r", "b"].e_id) == 30
     assert len(batch["b", "s", "a"].e_id) == 0
-
-
-def test_every_subset_is_equally_likely():
-    start = np.array([0, 5])
-    generator = np.random.default_rng(0)
-    counts = {}
-    for _ in range(6000):
-        places, rows = choose_edges(start, np.array([0]), 2, generator)
-        assert rows.tolist() == [0, 0]
-        key = tuple(sorted(places.tolist()))
-        counts[key] = counts.get(key, 0) + 1
-    assert len(counts) == 10, "all pairs of 5 edges, none twice the same edge"
-    expected = 600
-    chi_square = sum((n - expected) ** 2 / expected for n in counts.values())
-    assert chi_square < 27.9  # 0.1 % quantile for 9 degrees of freedom
-
-
-def test_with_replacement_draws_k_for_all_that_have_one():
-    start = np.array([0, 1, 1, 4])
-    places, rows = choose_edges(start, np.arange(3), 6, np.random.default_rng(0), replace=True)
-    assert np.bincount(rows, minlength=3).tolist() == [6, 0, 6]
-    assert set(places[rows == 0]) == {0}
-    assert set(places[rows == 2]) <= {1, 2, 3}
 
 
 def test_induced_keeps_all_edges_between_drawn_nodes():
@@ -179,6 +140,113 @@ def test_seeds_and_lengths():
     assert len(NeighborLoader(data, [1], mask, batch_size=2, drop_last=True)) == 1
 
 
+def test_full_neighbourhoods_equal_the_plain_sampler():
+    data = random_data()
+    for batch in NeighborLoader(data, [-1, -1], batch_size=3):
+        nodes, edges = sample_neighbors(
+            data.edge_index.numpy(), batch.input_id.numpy(), [-1, -1], np.random.default_rng(0)
+        )
+        assert set(batch.n_id.tolist()) == set(nodes.tolist())
+        assert sorted(batch.e_id.tolist()) == sorted(edges.tolist())
+
+
+def test_partial_neighbourhoods_are_drawn_as_the_plain_sampler_draws():
+    """How often each node and edge is met, over many batches, is the same."""
+    data = random_data(nodes=8, edges=40)
+    counts = np.zeros((2, 48))
+    plain = np.random.default_rng(0)
+    loader = NeighborLoader(data, [2, 2], torch.tensor([0, 1]), batch_size=2)
+    rounds = 3000
+    for _ in range(rounds):
+        [batch] = loader
+        counts[0, batch.n_id] += 1
+        counts[0, 8 + batch.e_id] += 1
+        nodes, edges = sample_neighbors(data.edge_index.numpy(), np.arange(2), [2, 2], plain)
+        counts[1, nodes] += 1
+        counts[1, 8 + edges] += 1
+    mean = counts.mean(axis=0)
+    sd = np.sqrt(2 * mean * (1 - mean / rounds)).clip(min=1)
+    assert np.abs((counts[0] - counts[1]) / sd).max() < 4.5
+
+
+def test_disjoint_graphs_are_those_of_single_seeds():
+    data = random_data()
+    seeds = torch.tensor([4, 9, 11, 5])
+    [batch] = NeighborLoader(data, [-1, -1], seeds, batch_size=4, disjoint=True)
+    assert batch.n_id[:4].tolist() == seeds.tolist()
+    assert batch.batch[:4].tolist() == [0, 1, 2, 3]
+    sources, targets = batch.edge_index
+    assert torch.equal(batch.batch[sources], batch.batch[targets]), "no edge between trees"
+    assert torch.equal(batch.n_id[batch.edge_index], data.edge_index[:, batch.e_id])
+    for tree, alone in enumerate(NeighborLoader(data, [-1, -1], seeds)):
+        assert set(batch.n_id[batch.batch == tree].tolist()) == set(alone.n_id.tolist())
+        mine = batch.e_id[batch.batch[targets] == tree]
+        assert sorted(mine.tolist()) == sorted(alone.e_id.tolist())
+
+
+@pytest.mark.parametrize("num_hops", [0, 1, 2])
+def test_ego_graphs_equal_pygs_k_hop_subgraph(num_hops):
+    data = random_data()
+    batch = ego_graphs(data, torch.tensor([3, 8]), num_hops)
+    for tree, seed in enumerate((3, 8)):
+        nodes, _, _, mask = k_hop_subgraph(seed, num_hops, data.edge_index)
+        assert set(batch.n_id[batch.batch == tree].tolist()) == set(nodes.tolist())
+        mine = batch.e_id[batch.batch[batch.edge_index[1]] == tree]
+        assert sorted(mine.tolist()) == mask.nonzero().squeeze(1).tolist()
+
+
+def test_bidirectional_turns_each_edge_round():
+    data = random_data()
+    for batch in NeighborLoader(data, [2, 2], batch_size=6, subgraph_type="bidirectional"):
+        edges = [tuple(row) for row in torch.cat([batch.edge_index, batch.e_id[None]]).T.tolist()]
+        assert len(edges) == len(set(edges))
+        assert {(b, a, e) for a, b, e in edges} == set(edges)
+        ends = torch.sort(data.edge_index[:, batch.e_id], dim=0).values
+        assert torch.equal(torch.sort(batch.n_id[batch.edge_index], dim=0).values, ends)
+    with pytest.raises(ValueError, match="joins two node types"):
+        NeighborLoader(random_hetero(), [1], "a", subgraph_type="bidirectional")
+
+
+def test_fan_out_by_relation():
+    data = random_data()
+    data.edge_type = torch.arange(120) % 4
+    [batch] = NeighborLoader(data, {0: [-1], 2: [1, 1]}, batch_size=30)
+    into = torch.bincount(data.edge_index[1, batch.e_id[batch.edge_type == 2]], minlength=30)
+    assert set(batch.edge_type.tolist()) == {0, 2}
+    assert (batch.edge_type == 0).sum() == 30
+    assert into.max() == 1
+
+
+def test_hops_are_counted():
+    data = random_data()
+    batch = next(iter(NeighborLoader(data, [2, 2], batch_size=4)))
+    assert batch.num_sampled_nodes[0] == 4
+    assert sum(batch.num_sampled_nodes) == batch.num_nodes
+    assert sum(batch.num_sampled_edges) == batch.num_edges
+    assert len(batch.num_sampled_edges) == 2
+
+
+def test_weights_decide_who_is_drawn():
+    data = random_data()
+    data.weight = (torch.arange(120) % 2).float()
+    for replace in (False, True):
+        loader = NeighborLoader(data, [3, 3], batch_size=5, weight_attr="weight", replace=replace)
+        assert all((batch.weight == 1).all() for batch in loader)
+
+
+def test_workers_change_nothing():
+    data = random_hetero()
+
+    def draw(workers):
+        loader = NeighborLoader(
+            data, [2, 2], "a", batch_size=5, shuffle=True, num_workers=workers,
+            transform=lambda batch: batch.to_homogeneous(add_edge_type=False),
+        )  # fmt: skip
+        return [(b.n_id.tolist(), b.edge_index.tolist()) for b in loader]
+
+    assert draw(0) == draw(2)
+
+
 @pytest.mark.parametrize("ends", [[[], []], [[0, 0], [0, 0]]])
 def test_edge_cases(ends):
     data = Data(num_nodes=2, edge_index=torch.tensor(ends, dtype=torch.long))
@@ -203,7 +271,10 @@ def test_graph_comes_back_from_a_batch():
         ({"num_neighbors": [1], "input_nodes": torch.tensor([0.5])}, "long"),
         ({"num_neighbors": [1], "input_nodes": torch.tensor([3, 3])}, "occurs twice"),
         ({"num_neighbors": [1], "batch_size": 0}, "1 or more"),
-        ({"num_neighbors": [1], "subgraph_type": "x"}, "'induced' expected"),
+        ({"num_neighbors": {0: [1]}}, "no edge_type"),
+        ({"num_neighbors": [1], "weight_attr": "w"}, "no edge attribute 'w'"),
+        ({"num_neighbors": [1], "weight_attr": "x"}, r"\[30, 1\] given, \[120\] expected"),
+        ({"num_neighbors": [1], "subgraph_type": "x"}, "'induced'\\) expected"),
     ],
 )
 def test_bad_arguments(options, message):
