@@ -25,6 +25,7 @@ SOURCES = {
     "visual_genome": "kgclip.sources.visual_genome:read_visual_genome",
     "gqa": "kgclip.sources.gqa:read_gqa",
     "vrd": "kgclip.sources.vrd:read_vrd",
+    "wordnet": "kgclip.sources.wordnet:read_wordnet",
     "openmoji": "kgclip.sources.openmoji:read_openmoji",
     "openmoji_scenes": "kgclip.sources.openmoji_scenes:read_openmoji_scenes",
 }
