@@ -76,8 +76,9 @@ LAYOUT = {
     "metrics": "tables",
     "report_text": "",
     "report": "metrics tables charts report_text",
-    "analysis": "analysis.centrality analysis.communities analysis.components analysis.degrees"
-    " analysis.labels analysis.leakage analysis.paths analysis.relations analysis.rules",
+    "analysis": "analysis.agreement analysis.centrality analysis.communities analysis.comparison"
+    " analysis.components analysis.degrees analysis.labels analysis.leakage analysis.modalities"
+    " analysis.paths analysis.pictures analysis.relations analysis.rules",
     "analysis.adjacency": "graph networkit",
     "analysis.degrees": "graph analysis.adjacency",
     "analysis.components": "graph analysis.adjacency",
@@ -86,6 +87,10 @@ LAYOUT = {
     "analysis.paths": "graph tables analysis.adjacency",
     "analysis.relations": "graph",
     "analysis.rules": "graph tables analysis.adjacency",
+    "analysis.modalities": "graph tables analysis.degrees",
+    "analysis.pictures": "graph tables progress PIL",
+    "analysis.comparison": "graph",
+    "analysis.agreement": "graph tables analysis.adjacency",
     "analysis.labels": "graph tables analysis.paths",
     "analysis.leakage": "graph analysis.relations analysis.rules",
     # Tensor half.
