@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kgclip.graph import KnowledgeGraph
+from kgclip.mined_captions import MinedCaptions
 from kgclip.negatives import NegativeSampler
 from kgclip.nn.model import GraphInputs, TripleInputs
 from kgclip.nn.output import Batch, Targets
@@ -155,6 +156,11 @@ class BatchOptions:
             = the whole graph at once, for graphs of some thousand entities.
         refresh_every: Without ``num_neighbors``: steps between two encodings of all entities'
             texts, which the message graph starts from.
+        negative_kinds: How captions are corrupted, where a loss reads corrupted captions: names
+            in :data:`kgclip.negatives.NEGATIVES`, taken in turn.
+        num_negatives: Corrupted captions of each picture.
+        triple_captions: Share of pictures whose caption says a triple, where a loss reads
+            corrupted captions and the entity heads one.
         repeats: How often an epoch holds the pairs of entities of some types.
         seed: Decides the order of pairs, the triples and what is masked.
     """
@@ -165,6 +171,9 @@ class BatchOptions:
     image_share: float = 0.5
     num_neighbors: tuple[int, ...] = ()
     refresh_every: int = 25
+    negative_kinds: tuple[str, ...] = ("sibling", "swap", "relation")
+    num_negatives: int = 3
+    triple_captions: float = 0.5
     repeats: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
@@ -184,6 +193,7 @@ class KnowledgeBatches:
         token_triples: Makes triples for the fusion encoder; ``None`` = verbalised triples.
         teacher: The start model's features of all pictures by row of ``graph.images`` and of all
             labels by entity, for distillation.
+        captions: Draws captions and their corrupted copies; ``None`` = captions are labels.
         label_features: Cached features of all labels under a frozen text tower, by entity;
             ``None`` = the tower reads them. Float [N, D].
     """
@@ -197,10 +207,11 @@ class KnowledgeBatches:
         *,
         token_triples: TokenTriples | None = None,
         teacher: TeacherFeatures | None = None,
+        captions: MinedCaptions | None = None,
         label_features: Tensor | None = None,
     ) -> None:
         self.corpus, self.options, self.clip = corpus, options, clip
-        self.token_triples, self.teacher = token_triples, teacher
+        self.token_triples, self.teacher, self.captions = token_triples, teacher, captions
         self.pair_texts = corpus.text if label_features is None else label_features
         usable = np.flatnonzero(np.isin(corpus.image_split, PAIR_SPLITS))
         times = [options.repeats.get(entity_types[e] or "", 1) for e in corpus.image_entity[usable]]
@@ -238,6 +249,10 @@ class KnowledgeBatches:
         if options.num_pairs:
             inputs = {"image": corpus.image_features[rows], "text": self.pair_texts[entities]}
             targets.pair_ids = entities
+            if self.captions is not None:
+                generator = torch.Generator().manual_seed(_stream(options.seed, 3, step))
+                texts = self.captions(entities, generator)
+                inputs["text"], inputs["negative_text"], targets.negative_text_mask = texts
             if self.teacher is not None:
                 inputs["teacher"] = TeacherFeatures(
                     self.teacher.image[rows], self.teacher.text[entities], self.teacher.logit_scale
@@ -275,7 +290,9 @@ class KnowledgeBatches:
             self._verbalise(inputs, targets, drawn, generator)
             return targets
         inputs["triples"], found = self.token_triples(self._drawn, self.known, generator)
-        return dataclasses.replace(found, pair_ids=targets.pair_ids)
+        return dataclasses.replace(
+            found, pair_ids=targets.pair_ids, negative_text_mask=targets.negative_text_mask
+        )
 
     def _verbalise(
         self,

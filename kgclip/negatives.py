@@ -168,7 +168,7 @@ class NegativeSampler:
     def seen_on(self) -> Groups:
         """Entities on either side of each relation: group 2r = heads, 2r + 1 = tails."""
         head, relation, tail = self.triples.T
-        return _group(
+        return group_members(
             torch.cat([2 * relation, 2 * relation + 1]),
             torch.cat([head, tail]),
             2 * self.num_relations,
@@ -182,7 +182,9 @@ class NegativeSampler:
         _, fact = torch.unique(fact + torch.cat([tail, head]), return_inverse=True)
         entity = torch.cat([head, tail])
         num_facts = int(fact.max()) + 1 if len(fact) else 0
-        return _group(entity, fact, self.num_entities), _group(fact, entity, num_facts)
+        return group_members(entity, fact, self.num_entities), group_members(
+            fact, entity, num_facts
+        )
 
     @functools.cached_property
     def confusable(self) -> Groups:
@@ -211,7 +213,7 @@ class NegativeSampler:
         owner, other = (
             torch.from_numpy(np.concatenate(empty + part)).long() for part in (owners, found)
         )
-        return _group(owner, other, self.num_relations)
+        return group_members(owner, other, self.num_relations)
 
     def _keys(self, triples: Tensor) -> Tensor:
         head, relation, tail = triples.T
@@ -257,8 +259,14 @@ class Groups:
         return torch.where(size > 0, self.members[place], otherwise)
 
 
-def _group(owner: Tensor, member: Tensor, num_groups: int) -> Groups:
-    """Distinct members by owner."""
+def group_members(owner: Tensor, member: Tensor, num_groups: int) -> Groups:
+    """Group distinct members by their owner.
+
+    Args:
+        owner: Long [m], each in [0, ``num_groups``).
+        member: Long [m], at least 0.
+        num_groups: Number of groups, empty ones included.
+    """
     width = int(member.max()) + 1 if len(member) else 1
     pairs = torch.unique(owner * width + member)
     start = torch.zeros(num_groups + 1, dtype=torch.long)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kgclip.graph import KnowledgeGraph
-from kgclip.negatives import NegativeSampler
+from kgclip.negatives import NegativeSampler, group_members
 from kgclip.nn.output import Targets
 from kgclip.nn.token_inputs import TokenInputs
 from kgclip.nn.tokens import encode_text_trimmed, encode_with_tokens
@@ -65,8 +65,8 @@ class TokenTriples:
         trained = split == "train" if split.null_count() < len(split) else split.is_null()
         rows = torch.from_numpy(np.flatnonzero(trained.fill_null(False).to_numpy()))
         pictured = torch.from_numpy(graph.images["entity"].to_numpy().copy())[rows]
-        self._texts = _Choices(owner, torch.arange(len(owner)), graph.num_entities)
-        self._images = _Choices(pictured, rows, graph.num_entities)
+        self._texts = group_members(owner, torch.arange(len(owner)), graph.num_entities)
+        self._images = group_members(pictured, rows, graph.num_entities)
 
     @torch.no_grad()
     def cache_texts(self, clip: nn.Module, max_tokens: int | None = 16, chunk: int = 256) -> None:
@@ -102,10 +102,10 @@ class TokenTriples:
         head, relation, tail = triples.T
         ends = torch.cat([head, tail])
         wanted = torch.rand(len(ends), generator=generator) < self.image_share
-        as_image = wanted & (self._images.count[ends] > 0)
-        row = torch.where(
-            as_image, self._images.draw(ends, generator), self._texts.draw(ends, generator)
-        )
+        nothing = torch.full_like(ends, -1)
+        images = self._images.draw(ends, nothing, generator)
+        as_image = wanted & (images >= 0)
+        row = torch.where(as_image, images, self._texts.draw(ends, nothing, generator))
         # A picture may be shared by entities, so what makes a use is all three.
         uses, use = torch.unique(
             torch.stack([as_image.long(), row, ends], dim=1), dim=0, return_inverse=True
@@ -130,23 +130,6 @@ class TokenTriples:
             tail_known=known_among(known, head[:, None], relation[:, None], tail[None, :]),
         )
         return inputs, targets
-
-
-class _Choices:
-    """Rows that belong to each entity."""
-
-    def __init__(self, owner: Tensor, rows: Tensor, num_entities: int) -> None:
-        order = torch.argsort(owner, stable=True)
-        # One more, so that an entity without rows points at something.
-        self.rows = torch.cat([rows[order], rows.new_zeros(1)])
-        self.count = torch.bincount(owner, minlength=num_entities)
-        self.first = self.count.cumsum(0) - self.count
-
-    def draw(self, entities: Tensor, generator: torch.Generator) -> Tensor:
-        """One row of each; of no meaning where an entity has none."""
-        count = self.count[entities]
-        place = (torch.rand(len(entities), generator=generator) * count).long()
-        return self.rows[self.first[entities] + torch.minimum(place, (count - 1).clamp(min=0))]
 
 
 def _texts(graph: KnowledgeGraph) -> tuple[Tensor, list[str]]:

@@ -21,6 +21,8 @@ from kgclip.config import TrainConfig, check_config, load_config
 from kgclip.evaluation.link_prediction import evaluate_link_prediction
 from kgclip.evaluation.retrieval import evaluate_retrieval
 from kgclip.graph import KnowledgeGraph, load_graph
+from kgclip.mined_captions import MinedCaptions
+from kgclip.negatives import NegativeSampler
 from kgclip.nn.clip import build_tokenizer, evaluating, lock_image_trunk
 from kgclip.nn.features import cache_image_features, cache_image_tokens
 from kgclip.nn.model import KnowledgeCLIP, create_model_and_transforms
@@ -153,8 +155,24 @@ def build_batches(
         config.batches,
         model.clip,
         token_triples=token_triples,
+        captions=_captions(config, corpus) if "negative_text_features" in reads else None,
         teacher=_teacher(model, corpus) if "teacher_logit_scale" in reads else None,
         label_features=corpus.text_features(model.clip, corpus.text) if frozen else None,
+    )
+
+
+def _captions(config: TrainConfig, corpus: Corpus) -> MinedCaptions:
+    options = config.batches
+    trained = torch.from_numpy(corpus.triple_split == "train")
+    known = NegativeSampler(corpus.triples[trained], corpus.num_entities, corpus.num_relations)
+    return MinedCaptions(
+        corpus.labels,
+        corpus.relation_labels,
+        known,
+        build_tokenizer(config.model.name),
+        kinds=options.negative_kinds,
+        num_negatives=options.num_negatives,
+        share=options.triple_captions,
     )
 
 

@@ -136,8 +136,9 @@ LAYOUT = {
     "nn.row_adagrad": "torch",
     "reasoning": "torch",
     "token_triples": "graph negatives torch nn.output nn.token_inputs nn.tokens nn.triples",
-    "batches": "graph negatives sampling token_triples torch nn.model nn.output nn.teacher"
-    " nn.tokens",
+    "mined_captions": "negatives torch",
+    "batches": "graph mined_captions negatives sampling token_triples torch nn.model nn.output"
+    " nn.teacher nn.tokens",
     "checkpoint": "tables torch safetensors",
     "trainer": "tables torch batches checkpoint progress nn.info_nce nn.output",
     # Evaluation takes arrays, callables and questions: it knows no model and no trainer.
@@ -158,7 +159,8 @@ LAYOUT = {
     "config": "settings tables batches trainer nn.losses nn.triples",
     "graph_similarity": "torch",
     "terms": "tables torch batches config graph_similarity trainer nn.losses",
-    "training": "tables graph recipe config torch batches checkpoint terms token_triples trainer"
+    "training": "tables graph recipe config torch batches checkpoint mined_captions negatives terms"
+    " token_triples trainer"
     " nn.clip nn.features nn.model nn.teacher nn.tokens nn.triples evaluation.link_prediction"
     " evaluation.retrieval",
     "weights": "torch",

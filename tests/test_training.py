@@ -171,3 +171,12 @@ def test_the_triple_encoder_ranks_entities(folder, whole):
             output = model(triples=inputs)
             cosine = output.head_query[0] @ output.entity_features[1]
             torch.testing.assert_close(scores[0, entity], cosine, atol=1e-5, rtol=0)
+
+
+def test_mined_captions_feed_the_losses_over_negatives(folder, whole):
+    output = folder / "negatives"
+    losses = {name: {} for name in ("contrastive", "text_negatives", "negclip", "margin")}
+    train(whole, {"output": str(output), "losses": losses, "batches.triple_captions": 1.0})
+    log = pl.read_ndjson(output / "log.jsonl")
+    for name in ("text_negatives", "negclip", "margin"):
+        assert (log[f"loss/{name}"] > 0).all()

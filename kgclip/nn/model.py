@@ -162,6 +162,7 @@ class KnowledgeCLIP(nn.Module):
         triples: TripleInputs | TokenInputs | None = None,
         graph: GraphInputs | None = None,
         teacher: TeacherFeatures | None = None,
+        negative_text: Tensor | None = None,
     ) -> KnowledgeOutput:
         """Encode whatever is given; each tower runs once, over all it is given.
 
@@ -172,6 +173,8 @@ class KnowledgeCLIP(nn.Module):
             triples: T triples with E entity uses; ``TokenInputs`` need ``triple_encoder``.
             graph: The graph around the triples' entities; needs ``graph_encoder``.
             teacher: The frozen start model's features of the pairs.
+            negative_text: Tokens of corrupted captions, beside captions that are tokens.
+                Long [B, K, L].
 
         Returns:
             The fields that the input allows; the others are ``None``.
@@ -180,10 +183,17 @@ class KnowledgeCLIP(nn.Module):
             ValueError: If ``graph`` or ``triples`` need an encoder that the model lacks.
         """
         output = KnowledgeOutput(logit_scale=self.logit_scale.exp())
+        captions = text
+        if text is not None and negative_text is not None:
+            captions = torch.cat([text, negative_text.flatten(0, 1)])
         if isinstance(triples, TokenInputs):
-            self._read_tokens(output, image, text, triples)
+            self._read_tokens(output, image, captions, triples)
         else:
-            self._read_texts(output, image, text, triples)
+            self._read_texts(output, image, captions, triples)
+        if output.text_features is not None and negative_text is not None:
+            negatives = output.text_features[len(negative_text) :]
+            output.text_features = output.text_features[: len(negative_text)]
+            output.negative_text_features = negatives.view(*negative_text.shape[:2], -1)
         if graph is not None:
             self._read_graph(output, graph)
         if teacher is None and self.teacher and image is not None and text is not None:

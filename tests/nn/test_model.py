@@ -166,6 +166,17 @@ def test_entities_need_a_tokenizer(clip):
         KnowledgeCLIP(clip).encode_entities(to_hetero(graph), torch.tensor([0]))
 
 
+@pytest.mark.parametrize("with_triples", [False, True])
+def test_corrupted_captions_are_read_beside_the_captions(clip, with_triples):
+    model = KnowledgeCLIP(clip, None, build_triple_encoder(clip, SMALL)).eval()
+    text, negative = texts(2), texts(6, 3).view(2, 3, 12)
+    triples_ = token_inputs([False] * 3) if with_triples else None
+    output = model(text=text, negative_text=negative, triples=triples_)
+    torch.testing.assert_close(output.text_features, clip.encode_text(text, normalize=True))
+    expected = clip.encode_text(negative.flatten(0, 1), normalize=True).view(2, 3, WIDTH)
+    torch.testing.assert_close(output.negative_text_features, expected)
+
+
 # Triples read token by token
 
 SMALL = TripleEncoderOptions(width=32, num_heads=2, max_tokens=4)
