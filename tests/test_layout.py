@@ -60,13 +60,14 @@ LAYOUT = {
     "sources.visual_genome": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.gqa": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.vrd": "tables sources.compression sources.json_stream sources.scene_tables",
+    "sources.coco": "tables sources.compression sources.scene_tables",
     "sources.wordnet_synset": "",
     "sources.wordnet_wndb": "tables sources.compression sources.wordnet_synset",
     "sources.wordnet_lmf": "tables progress sources.compression sources.wordnet_synset",
     "sources.wordnet": "tables sources.wordnet_lmf sources.wordnet_synset sources.wordnet_wndb",
     "sources": "tables graph sources.compression sources.rdf sources.sparql sources.delimited"
     " sources.pairs sources.openmoji sources.openmoji_scenes sources.conceptnet"
-    " sources.visual_genome sources.gqa sources.vrd sources.wordnet",
+    " sources.visual_genome sources.gqa sources.vrd sources.wordnet sources.coco",
     "similarity": "",
     "probes": "tables graph",
     "linking": "graph",

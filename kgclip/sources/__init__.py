@@ -20,6 +20,7 @@ SOURCES = {
     "rdf": "kgclip.sources.rdf:read_rdf",
     "sparql": "kgclip.sources.sparql:read_sparql",
     "delimited": "kgclip.sources.delimited:read_delimited",
+    "coco": "kgclip.sources.coco:read_coco",
     "pairs": "kgclip.sources.pairs:read_pairs",
     "conceptnet": "kgclip.sources.conceptnet:read_conceptnet",
     "visual_genome": "kgclip.sources.visual_genome:read_visual_genome",
