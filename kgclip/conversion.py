@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from kgclip.tables import SCHEMAS, GraphError, Tables, build_tables
+from kgclip.tables import SCHEMAS, GraphError, Origin, Tables, build_tables
 
 if TYPE_CHECKING:
     import networkx
@@ -92,7 +94,8 @@ def tables_to_networkx(tables: Tables) -> networkx.MultiDiGraph:
     import networkx
 
     names, relations = tables.entities["name"].to_list(), tables.relations["name"].to_list()
-    graph = networkx.MultiDiGraph(relations=tables.relations.to_dicts())
+    origins = [dataclasses.asdict(origin) for origin in tables.origins]
+    graph = networkx.MultiDiGraph(relations=tables.relations.to_dicts(), origins=origins)
     graph.add_nodes_from((row.pop("name"), _filled(row)) for row in tables.entities.to_dicts())
     for attribute in _ENTITY_LISTS:
         for row in getattr(tables, attribute).to_dicts():
@@ -112,15 +115,21 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def tables_from_networkx(graph: networkx.Graph) -> Tables:
+def tables_from_networkx(graph: networkx.Graph, drop: bool = False) -> Tables:
     """Read any networkx graph; an undirected edge becomes one triple.
 
     The relation is the edge's ``relation`` (or ``label``, or the key of a multigraph if it is a
     text), else ``"related to"``. Attributes that :func:`tables_to_networkx` writes are read
-    back; other node attributes become literals, other edge attributes are refused.
+    back, on whichever nodes and edges have them; other node attributes become literals.
+
+    Args:
+        graph: Directed or not, with one or several edges between two nodes.
+        drop: Leave out other edge attributes, with a warning that names them; else they are
+            refused.
 
     Raises:
-        GraphError: If two nodes have the same text, or an edge attribute has no place.
+        GraphError: If two nodes have the same text, an edge attribute has no place, or a weight is
+            no number.
     """
     entities, relations = _Names(), _Names()
     known = graph.graph.get("relations", [])
@@ -133,29 +142,30 @@ def tables_from_networkx(graph: networkx.Graph) -> Tables:
         entity = entities(str(node))
         if entity != len(rows):
             raise GraphError(f"node {node!r}: another node is written {str(node)!r} too; rename")
-        rows.append({"name": str(node), **{k: attributes.get(k) for k in ("type", "scene")}})
-        for attribute in _ENTITY_LISTS:
-            frames[attribute] += [
-                {"entity": entity, **row} for row in attributes.get(attribute, [])
-            ]
-        for row in attributes.get("literals", []):
+        rows.append({"name": str(node), **_texts(attributes, ("type", "scene"))})
+        ours = {name for name in (*_ENTITY_LISTS, "literals") if _is_ours(attributes.get(name))}
+        for attribute in ours - {"literals"}:
+            frames[attribute] += [{"entity": entity, **row} for row in attributes[attribute]]
+        for row in attributes["literals"] if "literals" in ours else ():
             literals.append({**row, "entity": entity, "relation": relations(row["relation"])})
-        for key in sorted(
-            attributes.keys() - {"type", "scene", "literals", *_ENTITY_LISTS}, key=str
-        ):
+        for key in sorted(attributes.keys() - {"type", "scene", *ours}, key=str):
             value = attributes[key]
             literals.append(
                 {"entity": entity, "relation": relations(str(key)), "value": str(value)}
             )
+    dropped: set[str] | None = set() if drop else None
     triples = [
         {
             "head": entities(str(head)),
             "relation": relations(_relation(key, attributes)),
             "tail": entities(str(tail)),
-            **_triple_facts(head, tail, attributes),
+            **_triple_facts(head, tail, attributes, dropped),
         }
         for head, tail, key, attributes in _edges(graph)
     ]
+    if dropped:
+        names = ", ".join(sorted(dropped))
+        warnings.warn(f"edge attributes without a place are left out: {names}", stacklevel=3)
     described = {row["name"]: row for row in known}
     return build_tables(
         {
@@ -166,8 +176,19 @@ def tables_from_networkx(graph: networkx.Graph) -> Tables:
             "triples": _frame(triples, "triples"),
             "literals": _frame(literals, "literals"),
             **{name: _frame(found, name) for name, found in frames.items()},
-        }
+        },
+        tuple(Origin(**row) for row in graph.graph.get("origins", ())),
     )
+
+
+def _is_ours(value: Any) -> bool:
+    """Whether a node's attribute is a list of rows, as :func:`tables_to_networkx` writes them."""
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value)
+
+
+def _texts(attributes: dict[str, Any], names: Iterable[str]) -> dict[str, str | None]:
+    found = {name: attributes.get(name) for name in names}
+    return {name: None if value is None else str(value) for name, value in found.items()}
 
 
 def _edges(graph: networkx.Graph) -> Iterable[tuple[Any, Any, Any, dict[str, Any]]]:
@@ -182,14 +203,25 @@ def _relation(key: Any, attributes: dict[str, Any]) -> str:
     return str(attributes.get("relation", attributes.get("label", fallback)))
 
 
-def _triple_facts(head: Any, tail: Any, attributes: dict[str, Any]) -> dict[str, Any]:
+def _triple_facts(
+    head: Any, tail: Any, attributes: dict[str, Any], dropped: set[str] | None
+) -> dict[str, Any]:
     unknown = attributes.keys() - {"relation", "label", *_TRIPLE_FACTS}
-    if unknown:
+    if unknown and dropped is not None:
+        dropped.update(map(str, unknown))
+    elif unknown:
         raise GraphError(
             f"edge {head!r} -> {tail!r}: attributes {sorted(unknown, key=str)} have no place; "
-            f"expected relation, {', '.join(_TRIPLE_FACTS)}"
+            f"expected relation, {', '.join(_TRIPLE_FACTS)}; drop=True leaves them out"
         )
-    return {name: attributes.get(name) for name in _TRIPLE_FACTS}
+    weight = attributes.get("weight")
+    try:
+        weight = None if weight is None else float(weight)
+    except (TypeError, ValueError) as error:
+        raise GraphError(
+            f"edge {head!r} -> {tail!r}: weight {weight!r} is no number; convert or rename it"
+        ) from error
+    return {"weight": weight, **_texts(attributes, _TRIPLE_FACTS[1:])}
 
 
 def _frame(rows: list[dict[str, Any]], table: str) -> pl.DataFrame:

@@ -23,6 +23,12 @@ from kgclip.conversion import (
     tables_to_rdflib,
     tables_to_scipy,
 )
+from kgclip.frames import (
+    LabelledTriples,
+    tables_from_frame,
+    tables_from_labelled,
+    tables_to_labelled,
+)
 from kgclip.names import readable
 from kgclip.splits import split_triples
 from kgclip.storage import load_tables, save_tables
@@ -151,9 +157,14 @@ class KnowledgeGraph:
         return save_tables(self.tables, path, root=self.root)
 
     @classmethod
-    def from_networkx(cls, graph: networkx.Graph) -> KnowledgeGraph:
-        """Read a networkx graph of any kind; see ``kgclip.conversion``."""
-        return cls(tables_from_networkx(graph))
+    def from_networkx(cls, graph: networkx.Graph, drop: bool = False) -> KnowledgeGraph:
+        """Read a networkx graph of any kind; see ``kgclip.conversion``.
+
+        Args:
+            graph: Nodes and edges may have different attributes.
+            drop: Leave out edge attributes that have no place in the tables, with a warning.
+        """
+        return cls(tables_from_networkx(graph, drop))
 
     @classmethod
     def from_rdflib(cls, graph: rdflib.Graph) -> KnowledgeGraph:
@@ -164,6 +175,31 @@ class KnowledgeGraph:
     def from_triples(cls, rows: Iterable[Sequence[Any]]) -> KnowledgeGraph:
         """Read rows of (head, relation, tail) or (head, relation, tail, weight) names."""
         return cls(tables_from_triples(rows))
+
+    @classmethod
+    def from_frame(cls, frame: Any, columns: Sequence[str] | None = None) -> KnowledgeGraph:
+        """Read a polars or pandas frame of named triples; see ``kgclip.frames``."""
+        return cls(tables_from_frame(frame, columns))
+
+    @classmethod
+    def from_pykeen(cls, factory: Any) -> KnowledgeGraph:
+        """Read a PyKEEN ``TriplesFactory``; ids stay what they are.
+
+        Args:
+            factory: With ``mapped_triples`` [T, 3], ``entity_to_id`` and ``relation_to_id``.
+        """
+        return cls(
+            tables_from_labelled(
+                factory.mapped_triples, factory.entity_to_id, factory.relation_to_id
+            )
+        )
+
+    def to_labelled(self) -> LabelledTriples:
+        """Triples by name and id maps.
+
+        ``TriplesFactory.from_labeled_triples(**graph.to_labelled()._asdict())`` is PyKEEN's.
+        """
+        return tables_to_labelled(self.tables)
 
     def to_networkx(self) -> networkx.MultiDiGraph:
         """Convert to a ``networkx.MultiDiGraph`` with entity names as nodes."""

@@ -45,9 +45,25 @@ def test_networkx_of_any_kind_is_read():
     ]
 
 
+def test_networkx_with_mixed_attributes():
+    graph = nx.MultiDiGraph()
+    graph.add_node("a", type=3, texts="not a list", age=7)
+    graph.add_edge("a", "b", weight="0.5", source=12)
+    graph.add_edge("a", "b", relation="near")
+    read = KnowledgeGraph.from_networkx(graph)
+    assert read.entities["type"].to_list() == ["3", None]
+    assert sorted(read.literals["value"]) == ["7", "not a list"]
+    assert read.triples.select("weight", "source").rows() == [(0.5, "12"), (None, None)]
+    graph.add_edge("b", "a", weight="heavy")
+    with pytest.raises(GraphError, match="weight 'heavy' is no number"):
+        KnowledgeGraph.from_networkx(graph)
+
+
 def test_networkx_that_cannot_be_said():
     graph = nx.DiGraph()
     graph.add_edge("a", "b", colour="red")
+    with pytest.warns(UserWarning, match="left out: colour"):
+        assert KnowledgeGraph.from_networkx(graph, drop=True).num_triples == 1
     with pytest.raises(GraphError, match=r"\['colour'\] have no place"):
         KnowledgeGraph.from_networkx(graph)
     twice = nx.Graph()

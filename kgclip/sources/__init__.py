@@ -34,7 +34,7 @@ ADDRESSED = ("sparql",)  # formats whose path is an address
 SEVERAL = ("rdf",)  # formats that read many files as one
 SUFFIXES = {
     **dict.fromkeys((".nt", ".nq", ".ttl", ".trig", ".rdf", ".xml", ".owl", ".jsonld"), "rdf"),
-    **dict.fromkeys((".tsv", ".csv", ".txt"), "delimited"),
+    **dict.fromkeys((".tsv", ".csv", ".txt", ".jsonl", ".ndjson", ".parquet"), "delimited"),
 }
 
 

@@ -38,10 +38,10 @@ class BadLines:
             detail: What was found, what was expected and how to mend it.
 
         Raises:
-            GraphError: If bad lines are not skipped; says file, line, kind and detail.
+            GraphError: If bad lines are not skipped; says file, line and detail.
         """
         if not self.skips:
-            raise GraphError(f"{self.file}:{line}: {kind}: {detail}")
+            raise GraphError(f"{self.file}:{line}: {detail}")
         self.lines.setdefault(kind, []).append(line)
 
     def report(self) -> None:

@@ -260,7 +260,7 @@ def _sift(piece: bytes, first_line: int, bad: BadLines) -> tuple[bytes, list[int
         try:
             line.decode()
         except UnicodeDecodeError as error:
-            bad.add(number, "not UTF-8", f"{error.reason} at byte {error.start}; convert the file")
+            bad.add(number, "not UTF-8", f"not UTF-8 ({error.reason}); convert the file")
             continue
         kept.append(line)
         numbers.append(number)
@@ -293,7 +293,7 @@ def _read_info(rows: pl.DataFrame, bad: BadLines, pieces: _Pieces) -> list[_Fact
             heaviness, dataset, *texts = _parse_info(text)
         except (ValueError, TypeError, KeyError) as error:
             reason = "no weight" if isinstance(error, KeyError) else str(error)
-            expected = f"{reason}; expected an object with a weight in field 5"
+            expected = f"bad JSON ({reason}); an object with a weight expected in field 5"
             bad.add(pieces.line(row), "bad JSON", expected)
         else:
             slow_facts.append((row, relation, start, end, dataset, heaviness))

@@ -10,7 +10,7 @@ from kgclip.tables import GraphError
 
 
 def test_raising_says_where():
-    with pytest.raises(GraphError, match=r"^a\.csv:7: cut: 2 fields$"):
+    with pytest.raises(GraphError, match=r"^a\.csv:7: 2 fields$"):
         BadLines(Path("a.csv"), "raise").add(7, "cut", "2 fields")
 
 
