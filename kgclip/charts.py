@@ -16,6 +16,7 @@ import matplotlib.style
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter
 
 _STYLE: Any = [
     "default",
@@ -36,6 +37,7 @@ def bar_chart(
     name: str,
     groups: Mapping[str, Mapping[str, tuple[float, float | None]]],
     label: str,
+    form: str = ".3f",
 ) -> Markup:
     """Horizontal bars in groups, with intervals.
 
@@ -43,6 +45,7 @@ def bar_chart(
         name: Of the chart, unique in the page.
         groups: By group, by series: length, at least 0, and half of its interval or ``None``.
         label: What the bars measure.
+        form: How lengths are written, as in ``format``.
     """
     series = list(dict.fromkeys(one for bars in groups.values() for one in bars))
     styles = {one: _bar_style(i, len(series)) for i, one in enumerate(series)}
@@ -56,7 +59,7 @@ def bar_chart(
         for bars in groups.values():
             ticks.append(place + (len(bars) - 1) / 2)
             for one, (length, half) in bars.items():
-                _draw_bar(axes, place, length, half, styles[one])
+                _draw_bar(axes, place, (length, half), styles[one], form)
                 place += 1
             place += 0.6
         axes.set_yticks(ticks, list(groups))
@@ -70,7 +73,7 @@ def bar_chart(
             handles = [Patch(label=one, **styles[one]) for one in series]
             figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
         texts = [
-            f"{group}, {one}: {bar[0]:.3f}"
+            f"{group}, {one}: {bar[0]:{form}}"
             for group in groups
             for one, bar in groups[group].items()
         ]
@@ -86,15 +89,21 @@ def _bar_style(number: int, count: int) -> dict[str, Any]:
 
 
 def _draw_bar(
-    axes: Any, place: float, length: float, half: float | None, style: Mapping[str, Any]
+    axes: Any, place: float, bar: tuple[float, float | None], style: Mapping[str, Any], form: str
 ) -> None:
+    length, half = bar
     axes.barh(place, length, height=0.85, **style)
     if half is not None:
         low = min(half, length)  # no bar is shorter than 0
         axes.errorbar(length, place, xerr=[[low], [half]], color="black", capsize=2, linewidth=1)
     end = length + (half or 0.0)
     axes.annotate(
-        f"{length:.3f}", (end, place), (3, 0), textcoords="offset points", va="center", fontsize=7.5
+        f"{length:{form}}",
+        (end, place),
+        (3, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7.5,
     )
 
 
@@ -129,6 +138,52 @@ def line_chart(
             f"{line}: {points[0][1]:.3g} to {points[-1][1]:.3g}" for line, points in lines.items()
         ]
         return _inline_svg(figure, name, f"{y_label} over {x_label}. " + "; ".join(texts))
+
+
+def point_chart(
+    name: str, points: Sequence[tuple[float, float]], x_label: str, y_label: str
+) -> Markup:
+    """Points over two logarithmic axes; those at 0 or below cannot be shown and are named.
+
+    Args:
+        name: Of the chart, unique in the page.
+        points: (x, y) each.
+        x_label: What x is.
+        y_label: What y is.
+    """
+    shown = [(x, y) for x, y in points if x > 0 and y > 0]
+    note = "; ".join(f"{y:,.0f} at {x:,.0f}" for x, y in points if x <= 0 or y <= 0)
+    with matplotlib.style.context(_STYLE):
+        figure = Figure(figsize=(4.2, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        axes.loglog(*zip(*shown, strict=True), "o", color=_INK, markersize=3)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:,.0f}")  # plain numbers: powers would need parsed maths
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(x_label + (f" (not shown: {note})" if note else ""))
+        axes.set_ylabel(y_label)
+        axes.spines[["top", "right"]].set_visible(False)
+        texts = [f"{y:,.0f} at {x:,.0f}" for x, y in (shown[:: max(len(shown) // 8, 1)])]
+        return _inline_svg(figure, name, f"{y_label} over {x_label}. " + "; ".join(texts))
+
+
+def themed(chart: Markup) -> Markup:
+    """A chart that takes the colours of its page: text and lines, and no white behind them.
+
+    The page gives ``--chart-ink`` and ``--chart-pale``; its text colour is that of the axes.
+
+    Args:
+        chart: From this module.
+    """
+    colours = {
+        "#ffffff": "none",
+        "#000000": "currentColor",
+        _INK: f"var(--chart-ink, {_INK})",
+        _PALE: f"var(--chart-pale, {_PALE})",
+    }
+    for fixed, flexible in colours.items():
+        chart = Markup(str(chart).replace(f": {fixed}", f": {flexible}"))
+    return Markup(str(chart).replace("<text ", '<text fill="currentColor" '))
 
 
 def _inline_svg(figure: Figure, name: str, description: str) -> Markup:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from kgclip.charts import bar_chart, line_chart
+from kgclip.charts import bar_chart, line_chart, point_chart, themed
 
 BARS = {"a<b": {"one": (0.25, None), "two": (0.5, 0.6)}, "$x$": {"two": (0.125, 0.0)}}
 LINES = {"e2e & co": [(1, 2.0), (5, 1.0)], "kd": [(1, 1.0)]}
@@ -42,3 +42,20 @@ def test_lines_show_their_names():
 def test_charts_repeat_byte_for_byte():
     assert bar_chart("a", BARS, "x") == bar_chart("a", BARS, "x")
     assert line_chart("a", LINES, "x", "y") == line_chart("a", LINES, "x", "y")
+
+
+def test_points_at_zero_are_named():
+    text, _ = parse(point_chart("p", [(0, 7), (1, 1000), (100, 1)], "degree", "entities"))
+    assert "not shown: 7 at 0" in text
+    assert "1,000" in text
+    assert "mathdefault" not in text
+
+
+def test_themed_charts_take_the_colours_of_their_page():
+    plain = bar_chart("t", BARS, "MRR", ",.0f")
+    chart = themed(plain)
+    assert parse(chart)[0] == parse(plain)[0]
+    assert "#000000" in plain
+    assert not re.findall(r": (#000000|#ffffff)", chart)
+    assert "var(--chart-ink" in chart
+    assert chart.count("<text fill=") == plain.count("<text ")

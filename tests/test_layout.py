@@ -96,6 +96,10 @@ LAYOUT = {
     "analysis.pictures": "graph tables progress PIL",
     "analysis.comparison": "graph",
     "analysis.agreement": "graph tables analysis.adjacency",
+    "analysis.findings": "graph tables progress analysis.agreement analysis.centrality"
+    " analysis.communities analysis.components analysis.degrees analysis.leakage"
+    " analysis.modalities analysis.paths analysis.pictures analysis.relations analysis.rules",
+    "analysis.page": "charts analysis.findings",
     "analysis.labels": "graph tables analysis.paths",
     "analysis.leakage": "graph analysis.relations analysis.rules",
     # Tensor half.
@@ -194,6 +198,8 @@ LAYOUT = {
     "cli.overrides": "tables",
     "cli.build": "cli.overrides recipe",
     "cli.inspect": "graph",
+    "cli.analyse": "graph tables storage sources analysis.findings"
+    " analysis.modalities analysis.page models query",
     "cli.train": "cli.overrides training",
     "cli.evaluate": "graph probes sources training models model_evaluation",
     "cli.embed": "graph models model_evaluation query",
@@ -209,7 +215,16 @@ NAMED = re.compile(r"kgclip[.\w]*:\w+")
 # What must stay free of torch, whatever else is added.
 GRAPH_HALF = (
     *("kgclip", "tables", "storage", "conversion", "graph", "splits", "sources", "recipe"),
-    *("charts", "report", "analysis", "cli", "cli.inspect", "cli.build"),
+    *(
+        "charts",
+        "report",
+        "analysis",
+        "analysis.findings",
+        "analysis.page",
+        "cli",
+        "cli.inspect",
+        "cli.build",
+    ),
 )
 
 

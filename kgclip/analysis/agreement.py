@@ -28,7 +28,8 @@ class Agreement:
             (neighbours whose vectors are least alike) or "alike" (most alike of those that are
             further apart than ``max_hops``).
         correlation: Spearman's, of hops and similarity, far pairs at ``max_hops`` + 1; negative
-            where the embedding agrees with the graph; NaN if all pairs are equally far.
+            where the embedding agrees with the graph; NaN if all pairs are equally far or equally
+            alike.
     """
 
     by_hops: pl.DataFrame
@@ -91,7 +92,7 @@ def compare_distances(
         }
     ).with_columns(pl.col("hops").replace(max_hops + 1, None))
     correlation = float("nan")
-    if hops.min() < hops.max():
+    if hops.min() < hops.max() and similarity.min() < similarity.max():
         correlation = float(spearmanr(hops, similarity).statistic)
     by_hops = (
         pairs.group_by("hops")

@@ -23,6 +23,7 @@ from kgclip.tables import GraphError
 COMMANDS = (
     "build",
     "inspect",
+    "analyse",
     "train",
     "evaluate",
     "embed",
