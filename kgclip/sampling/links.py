@@ -102,10 +102,10 @@ class LinkNeighborLoader(SubgraphLoader):
             seeds[kind] = np.concatenate(parts), np.tile(trees, len(parts))
         excluded = ExcludedPairs(self.sizes, kinds, positive)
         sample = self.sampler.sample(seeds, generator, excluded)
-        batch = cut(self.data, sample, self.sampler.disjoint)
+        batch = cut(self.data, sample)
         store = batch[self.input_type] if isinstance(batch, HeteroData) else batch
         rows = [
-            _rows(sample.nodes[kind], sample.trees[kind], part, trees, self.sampler.disjoint)
+            _rows(sample.nodes[kind], sample.trees.get(kind), part, trees)
             for kind, part in zip(kinds, ends, strict=True)
         ]
         store.edge_label_index = torch.from_numpy(np.stack(rows))
@@ -152,10 +152,10 @@ class LinkNeighborLoader(SubgraphLoader):
 
 
 def _rows(
-    nodes: np.ndarray, trees: np.ndarray, asked: np.ndarray, tree: np.ndarray, disjoint: bool
+    nodes: np.ndarray, trees: np.ndarray | None, asked: np.ndarray, tree: np.ndarray
 ) -> np.ndarray:
     """Place of each asked node among the nodes. Int64 [n]."""
-    if disjoint:
+    if trees is not None:
         size = max(nodes.max(initial=0), asked.max(initial=0)) + 1
         nodes, asked = trees * size + nodes, tree * size + asked
     order = np.argsort(nodes, kind="stable")

@@ -159,7 +159,7 @@ class NeighborLoader(SubgraphLoader):
         """Make the batch of some seeds. Int64 [b], each in [0, num_seeds)."""
         seeds = self.input_nodes[input_id], np.arange(len(input_id))
         sample = self.sampler.sample({self.input_type: seeds}, generator)
-        batch = cut(self.data, sample, self.sampler.disjoint)
+        batch = cut(self.data, sample)
         store = batch[self.input_type] if isinstance(batch, HeteroData) else batch
         store.input_id = torch.from_numpy(input_id)
         store.batch_size = len(input_id)
@@ -193,13 +193,12 @@ def ego_graphs(
     return loader.build_batch(every, np.random.default_rng(0))
 
 
-def cut(data: Data | HeteroData, sample: Sample, disjoint: bool) -> Data | HeteroData:
+def cut(data: Data | HeteroData, sample: Sample) -> Data | HeteroData:
     """Cut a sample out of its graph.
 
     Args:
         data: The graph.
-        sample: What to keep.
-        disjoint: Whether nodes say in ``batch`` which tree they belong to.
+        sample: What to keep. Where there are trees, nodes say in ``batch`` which is theirs.
     """
     batch = data.__class__()
     is_hetero = isinstance(data, HeteroData)
@@ -211,7 +210,7 @@ def cut(data: Data | HeteroData, sample: Sample, disjoint: bool) -> Data | Heter
         _slice(source, target, index, source.is_node_attr)
         target["n_id"] = index
         target["num_sampled_nodes"] = sample.num_sampled_nodes[kind]
-        if disjoint:
+        if kind in sample.trees:
             target["batch"] = torch.from_numpy(sample.trees[kind])
         if is_hetero or "num_nodes" in source:
             target["num_nodes"] = len(numbers)

@@ -12,6 +12,7 @@ from kgclip.sampling.edges import InEdges
 EdgeType = tuple[str, str, str]
 SUBGRAPH_TYPES = ("directional", "bidirectional", "induced")
 _NONE = np.zeros(0, dtype=np.int64)
+_Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # places, keys of sources, rows of targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Sample:
 
     Attributes:
         nodes: Nodes by type, seeds first, in the order in which they were met. Int64 [n].
-        trees: Row of the seed that each node belongs to, by node type. Int64 [n].
+        trees: Tree that each node belongs to, by node type; empty if they share one. Int64 [n].
         edges: Places of the edges in ``edge_index``, by edge type. Int64 [m].
         ends: Rows of source and target in ``nodes``, by edge type. Int64 [2, m].
         num_sampled_nodes: Nodes met at each hop, seeds first, by type.
@@ -36,69 +37,88 @@ class Sample:
 
 
 class _Shared:
-    """Numbers the nodes of one type; all seeds share them. A dense array, kept between batches."""
+    """Numbers the nodes of one type, which all seeds share. A dense array, kept between batches.
+
+    A node's key here is the node itself.
+    """
 
     def __init__(self, size: int) -> None:
         self._number = np.full(size, -1)
-        self.nodes: list[np.ndarray] = []
-        self.trees: list[np.ndarray] = []
+        self.parts: list[np.ndarray] = []
 
-    def add(self, nodes: np.ndarray, trees: np.ndarray) -> None:
+    def keys(self, nodes: np.ndarray, trees: np.ndarray | None) -> np.ndarray:
+        """Key of each node in its tree. Int64 [n]."""
+        return nodes
+
+    def nodes(self, keys: np.ndarray) -> np.ndarray:
+        """Node of each key. Int64 [n]."""
+        return keys
+
+    def trees(self, keys: np.ndarray) -> np.ndarray | None:
+        """Tree of each key, int64 [n]; ``None``: there is but one."""
+        return None
+
+    def add(self, keys: np.ndarray) -> None:
         """Number those that are new."""
         number = self._number
-        new = number[nodes] < 0
-        nodes, trees = nodes[new], trees[new]
+        keys = keys[number[keys] < 0]
         # Of several equal ones the last stays written: no sorting.
-        number[nodes] = np.arange(len(nodes))
-        first = number[nodes] == np.arange(len(nodes))
-        nodes, trees = nodes[first], trees[first]
-        count = sum(map(len, self.nodes))
-        number[nodes] = np.arange(count, count + len(nodes))
-        self.nodes.append(nodes)
-        self.trees.append(trees)
+        rows = np.arange(len(keys))
+        number[keys] = rows
+        keys = keys[number[keys] == rows]
+        count = sum(map(len, self.parts))
+        number[keys] = np.arange(count, count + len(keys))
+        self.parts.append(keys)
 
-    def find(self, nodes: np.ndarray, trees: np.ndarray) -> np.ndarray:
+    def find(self, keys: np.ndarray) -> np.ndarray:
         """Number of each, -1 = not there. Int64 [n]."""
-        numbers: np.ndarray = self._number[nodes]
+        numbers: np.ndarray = self._number[keys]
         return numbers
 
     def clear(self) -> None:
-        for part in self.nodes:
+        """Forget the batch."""
+        for part in self.parts:
             self._number[part] = -1
-        self.nodes, self.trees = [], []
+        self.parts = []
 
 
 class _Disjoint(_Shared):
-    """Numbers nodes by seed: the same node is another one in another seed's graph."""
+    """Numbers nodes by seed: the same node is another one in another seed's tree."""
 
     def __init__(self, size: int) -> None:
         self._size = max(1, size)
-        self._keys, self._numbers = _NONE, _NONE
-        self.nodes, self.trees = [], []
+        self._ascending, self._numbers, self.parts = _NONE, _NONE, []
 
-    def add(self, nodes: np.ndarray, trees: np.ndarray) -> None:
-        keys = trees * self._size + nodes
+    def keys(self, nodes: np.ndarray, trees: np.ndarray | None) -> np.ndarray:
+        assert trees is not None
+        keys: np.ndarray = trees * self._size + nodes
+        return keys
+
+    def nodes(self, keys: np.ndarray) -> np.ndarray:
+        return keys % self._size
+
+    def trees(self, keys: np.ndarray) -> np.ndarray:
+        return keys // self._size
+
+    def add(self, keys: np.ndarray) -> None:
         _, first = np.unique(keys, return_index=True)
-        first = np.sort(first)
-        first = first[self.find(nodes[first], trees[first]) < 0]
-        keys = np.concatenate([self._keys, keys[first]])
-        numbers = np.concatenate([self._numbers, len(self._keys) + np.arange(len(first))])
-        order = np.argsort(keys, kind="stable")
-        self._keys, self._numbers = keys[order], numbers[order]
-        self.nodes.append(nodes[first])
-        self.trees.append(trees[first])
+        keys = keys[np.sort(first)]
+        keys = keys[self.find(keys) < 0]
+        count = len(self._ascending)
+        merged = np.concatenate([self._ascending, keys])
+        numbers = np.concatenate([self._numbers, np.arange(count, count + len(keys))])
+        order = np.argsort(merged, kind="stable")
+        self._ascending, self._numbers = merged[order], numbers[order]
+        self.parts.append(keys)
 
-    def find(self, nodes: np.ndarray, trees: np.ndarray) -> np.ndarray:
-        keys = trees * self._size + nodes
-        place = np.searchsorted(self._keys, keys)
-        place[place == len(self._keys)] = 0
-        if not len(self._keys):
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        if not len(self._ascending):
             return np.full(len(keys), -1)
-        return np.where(self._keys[place] == keys, self._numbers[place], -1)
+        place = np.searchsorted(self._ascending, keys).clip(max=len(self._ascending) - 1)
+        return np.where(self._ascending[place] == keys, self._numbers[place], -1)
 
     def clear(self) -> None:
-        self._keys, self._numbers = _NONE, _NONE
-        self.nodes, self.trees = [], []
+        self._ascending, self._numbers, self.parts = _NONE, _NONE, []
 
 
 class NeighborSampler:
@@ -162,7 +182,8 @@ class NeighborSampler:
         """
         try:
             for kind, (nodes, trees) in seeds.items():
-                self._numbers[kind].add(nodes, trees)
+                numbers = self._numbers[kind]
+                numbers.add(numbers.keys(nodes, trees))
             return self._walk(generator, excluded)
         finally:
             for numbers in self._numbers.values():
@@ -170,23 +191,34 @@ class NeighborSampler:
 
     def _walk(self, generator: np.random.Generator, excluded: ExcludedPairs | None) -> Sample:
         """Hop by hop: draw edges into the nodes that came in last, add their sources."""
-        drawn: dict[EdgeType, list[tuple[np.ndarray, ...]]] = {key: [] for key in self.in_edges}
-        frontier = {kind: (_joined(n.nodes), _joined(n.trees)) for kind, n in self._numbers.items()}
-        met = {kind: [len(nodes)] for kind, (nodes, _) in frontier.items()}
+        drawn: dict[EdgeType, list[_Drawn]] = {key: [] for key in self.in_edges}
+        met: dict[str, list[int]] = {kind: [] for kind in self._numbers}
+        first, done = dict.fromkeys(self._numbers, 0), dict.fromkeys(self._numbers, 0)
         for hop in range(max(map(len, self.num_neighbors.values()), default=0)):
-            before = {kind: len(numbers.nodes) for kind, numbers in self._numbers.items()}
+            frontier = {}
+            for kind, numbers in self._numbers.items():
+                frontier[kind] = _joined(numbers.parts[done[kind] :])
+                first[kind], done[kind] = sum(met[kind]), len(numbers.parts)
+                met[kind].append(len(frontier[kind]))
             for key, fanout in self.num_neighbors.items():
-                nodes, trees = frontier[key[2]]
+                targets = frontier[key[2]]
+                nodes = self._numbers[key[2]].nodes(targets)
                 k = fanout[hop] if hop < len(fanout) else 0
                 places, rows = self._draw(key, nodes, k, generator, excluded)
-                sources = self.in_edges[key].source[places]
-                self._numbers[key[0]].add(sources, trees[rows])
-                drawn[key].append((places, sources, nodes[rows], trees[rows]))
-            for kind, numbers in self._numbers.items():
-                fresh = slice(before[kind], None)
-                frontier[kind] = _joined(numbers.nodes[fresh]), _joined(numbers.trees[fresh])
-                met[kind].append(len(frontier[kind][0]))
+                sources = self._sources(key, places, targets, rows)
+                self._numbers[key[0]].add(sources)
+                drawn[key].append((places, sources, first[key[2]] + rows))
+        for kind, numbers in self._numbers.items():
+            met[kind].append(len(_joined(numbers.parts[done[kind] :])))
         return self._finish(drawn, met, excluded)
+
+    def _sources(
+        self, key: EdgeType, places: np.ndarray, targets: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
+        """Keys of the sources of some edges into some targets."""
+        trees = self._numbers[key[2]].trees(targets)
+        owner = None if trees is None else trees[rows]
+        return self._numbers[key[0]].keys(self.in_edges[key].source[places], owner)
 
     def _draw(
         self,
@@ -220,40 +252,39 @@ class NeighborSampler:
 
     def _finish(
         self,
-        drawn: dict[EdgeType, list[tuple[np.ndarray, ...]]],
+        drawn: dict[EdgeType, list[_Drawn]],
         met: dict[str, list[int]],
         excluded: ExcludedPairs | None,
     ) -> Sample:
+        keys = {kind: _joined(numbers.parts) for kind, numbers in self._numbers.items()}
         if self.subgraph_type == "induced":
-            drawn = {key: [self._induce(key, excluded)] for key in drawn}
+            drawn = {key: [self._induce(key, keys[key[2]], excluded)] for key in drawn}
         edges, ends = {}, {}
         for key, parts in drawn.items():
-            places, source, target, tree = (
-                _joined(column) for column in (zip(*parts, strict=True) if parts else [[]] * 4)
-            )
-            rows = np.stack(
-                [self._numbers[key[0]].find(source, tree), self._numbers[key[2]].find(target, tree)]
+            places, sources, targets = (
+                _joined([part[column] for part in parts]) for column in range(3)
             )
             edge = self.in_edges[key].edge[places]
+            rows = np.stack([self._numbers[key[0]].find(sources), targets])
             if self.subgraph_type == "bidirectional":
                 edge, rows = _both_ways(edge, rows)
             edges[key], ends[key] = edge, rows
+        trees = {kind: self._numbers[kind].trees(found) for kind, found in keys.items()}
         return Sample(
-            {kind: _joined(numbers.nodes) for kind, numbers in self._numbers.items()},
-            {kind: _joined(numbers.trees) for kind, numbers in self._numbers.items()},
+            {kind: self._numbers[kind].nodes(found) for kind, found in keys.items()},
+            {kind: tree for kind, tree in trees.items() if tree is not None},
             edges, ends, met,
             {key: [len(part[0]) for part in parts] for key, parts in drawn.items()},
         )  # fmt: skip
 
-    def _induce(self, key: EdgeType, excluded: ExcludedPairs | None) -> tuple[np.ndarray, ...]:
-        in_edges, numbers = self.in_edges[key], self._numbers[key[2]]
-        nodes, trees = _joined(numbers.nodes), _joined(numbers.trees)
+    def _induce(self, key: EdgeType, targets: np.ndarray, excluded: ExcludedPairs | None) -> _Drawn:
+        in_edges, nodes = self.in_edges[key], self._numbers[key[2]].nodes(targets)
         places, rows = in_edges.draw(nodes, -1, np.random.default_rng(0))
-        source, target, tree = in_edges.source[places], nodes[rows], trees[rows]
-        inside = self._numbers[key[0]].find(source, tree) >= 0
+        sources = self._sources(key, places, targets, rows)
+        inside = self._numbers[key[0]].find(sources) >= 0
         if excluded is not None:
-            inside &= ~excluded.hits(key, source, target)
-        return places[inside], source[inside], target[inside], tree[inside]
+            inside &= ~excluded.hits(key, in_edges.source[places], nodes[rows])
+        return places[inside], sources[inside], rows[inside]
 
 
 class ExcludedPairs:
