@@ -97,7 +97,7 @@ class _Batches(torch.utils.data.Dataset[Any]):
 class NeighborLoader(SubgraphLoader):
     """Batches of seed nodes with sampled neighbourhoods; PyG's loader on a plain install.
 
-    The graph is sorted once (24 bytes an edge and 8 a node stay); a batch costs what it draws.
+    The graph is sorted once (8 bytes an edge and 16 a node stay); a batch costs what it draws.
 
     Args:
         data: ``Data`` or ``HeteroData``.

@@ -11,6 +11,7 @@ from kgclip.sampling.edges import InEdges
 
 EdgeType = tuple[str, str, str]
 SUBGRAPH_TYPES = ("directional", "bidirectional", "induced")
+_SPARSE = 16  # nodes of the graph for each one drawn, from which on a scan costs more than a sort
 _NONE = np.zeros(0, dtype=np.int64)
 _Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # places, keys of sources, rows of targets
 
@@ -20,7 +21,7 @@ class Sample:
     """What was drawn around the seeds.
 
     Attributes:
-        nodes: Nodes by type, seeds first, in the order in which they were met. Int64 [n].
+        nodes: Nodes by type: seeds, then what each hop adds, ascending. Int64 [n].
         trees: Tree that each node belongs to, by node type; empty if they share one. Int64 [n].
         edges: Places of the edges in ``edge_index``, by edge type. Int64 [m].
         ends: Rows of source and target in ``nodes``, by edge type. Int64 [2, m].
@@ -58,22 +59,31 @@ class _Shared:
         """Tree of each key, int64 [n]; ``None``: there is but one."""
         return None
 
+    def add_seeds(self, keys: np.ndarray) -> None:
+        """Number the first of equal ones, in their order."""
+        _, first = np.unique(keys, return_index=True)
+        self._append(keys[np.sort(first)])
+
     def add(self, keys: np.ndarray) -> None:
-        """Number those that are new."""
-        number = self._number
-        keys = keys[number[keys] < 0]
-        # Of several equal ones the last stays written: no sorting.
-        rows = np.arange(len(keys))
-        number[keys] = rows
-        keys = keys[number[keys] == rows]
+        """Number those that are new, in ascending order."""
+        keys = self._distinct(keys)
+        self._append(keys.compress(self.find(keys) < 0))
+
+    def _distinct(self, keys: np.ndarray) -> np.ndarray:
+        if len(self._number) > _SPARSE * len(keys):
+            return np.unique(keys).astype(np.int64)
+        found = np.zeros(len(self._number), dtype=bool)  # faster than sorting them
+        found[keys] = True
+        return np.flatnonzero(found)
+
+    def _append(self, keys: np.ndarray) -> None:
         count = sum(map(len, self.parts))
-        number[keys] = np.arange(count, count + len(keys))
+        self._number[keys] = np.arange(count, count + len(keys))
         self.parts.append(keys)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Number of each, -1 = not there. Int64 [n]."""
-        numbers: np.ndarray = self._number[keys]
-        return numbers
+        return self._number.take(keys)
 
     def clear(self) -> None:
         """Forget the batch."""
@@ -100,10 +110,10 @@ class _Disjoint(_Shared):
     def trees(self, keys: np.ndarray) -> np.ndarray:
         return keys // self._size
 
-    def add(self, keys: np.ndarray) -> None:
-        _, first = np.unique(keys, return_index=True)
-        keys = keys[np.sort(first)]
-        keys = keys[self.find(keys) < 0]
+    def _distinct(self, keys: np.ndarray) -> np.ndarray:
+        return np.unique(keys)
+
+    def _append(self, keys: np.ndarray) -> None:
         count = len(self._ascending)
         merged = np.concatenate([self._ascending, keys])
         numbers = np.concatenate([self._numbers, np.arange(count, count + len(keys))])
@@ -124,7 +134,7 @@ class _Disjoint(_Shared):
 class NeighborSampler:
     """Draws neighbourhoods, hop by hop, from edges sorted once.
 
-    Beside the edges it keeps 8 bytes a node of the graph; a batch costs what it draws. One
+    Beside the edges it keeps 8 bytes a node; a batch costs what it draws. One
     sampler draws one batch at a time.
 
     Args:
@@ -183,7 +193,7 @@ class NeighborSampler:
         try:
             for kind, (nodes, trees) in seeds.items():
                 numbers = self._numbers[kind]
-                numbers.add(numbers.keys(nodes, trees))
+                numbers.add_seeds(numbers.keys(nodes, trees))
             return self._walk(generator, excluded)
         finally:
             for numbers in self._numbers.values():
@@ -218,7 +228,7 @@ class NeighborSampler:
         """Keys of the sources of some edges into some targets."""
         trees = self._numbers[key[2]].trees(targets)
         owner = None if trees is None else trees[rows]
-        return self._numbers[key[0]].keys(self.in_edges[key].source[places], owner)
+        return self._numbers[key[0]].keys(self.in_edges[key].source.take(places), owner)
 
     def _draw(
         self,
@@ -264,7 +274,7 @@ class NeighborSampler:
             places, sources, targets = (
                 _joined([part[column] for part in parts]) for column in range(3)
             )
-            edge = self.in_edges[key].edge[places]
+            edge = self.in_edges[key].edge.take(places).astype(np.int64)
             rows = np.stack([self._numbers[key[0]].find(sources), targets])
             if self.subgraph_type == "bidirectional":
                 edge, rows = _both_ways(edge, rows)
@@ -297,8 +307,9 @@ class ExcludedPairs:
     """
 
     def __init__(self, sizes: Mapping[str, int], ends: tuple[str, str], pairs: np.ndarray) -> None:
-        offsets = np.cumsum([0, *sizes.values()])
-        self._offset = dict(zip(sizes, offsets[:-1].tolist(), strict=True))
+        # 64 bits each: what is added to them may have 32.
+        offsets = np.cumsum([0, *sizes.values()], dtype=np.int64)
+        self._offset = dict(zip(sizes, offsets[:-1], strict=True))
         self._total = int(offsets[-1])
         first, second = (self._offset[kind] + ids for kind, ids in zip(ends, pairs, strict=True))
         self._pairs = np.unique(self._keys(first, second))
