@@ -126,6 +126,9 @@ class TokenTriples:
             head_rows=inputs.triples[0],
             tail_rows=inputs.triples[2],
             relation_ids=relation,
+            relation_known=known_among(
+                known, head[:, None], torch.arange(known.num_relations)[None, :], tail[:, None]
+            ),
             head_known=known_among(known, head[None, :], relation[:, None], tail[:, None]),
             tail_known=known_among(known, head[:, None], relation[:, None], tail[None, :]),
         )

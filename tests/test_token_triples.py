@@ -106,6 +106,8 @@ def test_known_answers_are_those_of_training(graph, image_tokens):
         for j, (head, _, tail) in enumerate(TRIPLES.tolist()):
             assert targets.head_known[i, j] == ((head, r, t) in true)
             assert targets.tail_known[i, j] == ((h, r, tail) in true)
+        for relation in range(2):
+            assert targets.relation_known[i, relation] == ((h, relation, t) in true)
     nothing = torch.zeros(0, dtype=torch.long)
     known = NegativeSampler(TRIPLES, 4, 2)
     assert known_among(known, nothing[None], nothing[:, None], nothing[None]).shape == (0, 0)

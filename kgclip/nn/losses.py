@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kgclip.nn.info_nce import (
     both_directions,
+    check_mask,
     check_shape,
     masked_info_nce,
     mean_over_queries,
@@ -209,6 +210,9 @@ class FusionLoss(GraphFactLoss):
 class E2RLoss:
     """Relation from entities: classify f_r(h, ∅, t), with logit adjustment for skewed relations.
 
+    Where the targets carry ``relation_known``, other relations that join the same two entities
+    are no negatives.
+
     Args:
         relation_counts: Triples of each relation in training, R numbers; ``None`` = no adjustment.
             A relation without triples counts as having one.
@@ -238,6 +242,10 @@ class E2RLoss:
                     f"relation_counts has {len(self.adjustment)}"
                 )
             logits = logits + self.adjustment.to(logits)
+        if targets.relation_known is not None:
+            check_mask("relation_known", targets.relation_known, logits)
+            own = F.one_hot(relation_ids, logits.shape[1]).bool()
+            logits = logits.masked_fill(targets.relation_known & ~own, -torch.inf)
         return mean_over_queries(F.cross_entropy(logits, relation_ids, reduction="none"))
 
 

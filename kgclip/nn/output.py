@@ -71,6 +71,8 @@ class Targets:
         head_rows: Row of each triple's head in ``entity_features``. Long [T], each in [0, E).
         tail_rows: Row of each triple's tail. Long [T], each in [0, E).
         relation_ids: Relation of each triple. Long [T], each in [0, R).
+        relation_known: True at [i, r] where (head of i, r, tail of i) is in the training graph, so
+            that r is no negative of triple i. Bool [T, R].
         head_known: True at [i, j] where (head of j, relation of i, tail of i) is in the training
             graph, so that head j is no negative of triple i; the diagonal is True. Bool [T, T].
         tail_known: The same for (head of i, relation of i, tail of j). Bool [T, T].
@@ -83,6 +85,7 @@ class Targets:
     head_rows: Tensor | None = None
     tail_rows: Tensor | None = None
     relation_ids: Tensor | None = None
+    relation_known: Tensor | None = None
     head_known: Tensor | None = None
     tail_known: Tensor | None = None
 

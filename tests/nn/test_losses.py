@@ -25,6 +25,7 @@ from kgclip.nn.losses import (
 from kgclip.nn.output import KnowledgeOutput, Targets
 
 FROZEN = json.loads(Path(__file__).with_name("losses.json").read_text())
+SQUARE = ("head_known", "tail_known")
 PAIRS, ENTITIES, TRIPLES, RELATIONS, NEGATIVES, WIDTH = 6, 7, 5, 4, 3, 8
 
 
@@ -68,6 +69,7 @@ def build_case(seed=0):
         head_rows=torch.tensor([0, 1, 2, 3, 0]),
         tail_rows=torch.tensor([4, 5, 6, 4, 1]),
         relation_ids=torch.tensor([0, 1, 3, 3, 2]),
+        relation_known=F.one_hot(torch.tensor([0, 1, 3, 3, 2]), RELATIONS).bool(),
         head_known=known,
         tail_known=known.flip(0, 1),
         negative_graph_mask=mask,
@@ -122,7 +124,7 @@ class TestEveryLoss:
             for field in dataclasses.fields(record):
                 value = getattr(record, field.name)
                 if value.ndim:
-                    empty = value[:0, :0] if field.name.endswith("known") else value[:0]
+                    empty = value[:0, :0] if field.name in SQUARE else value[:0]
                     setattr(record, field.name, empty)
         value = LOSSES[name]()(output, targets)
         value.backward()
@@ -134,7 +136,7 @@ class TestEveryLoss:
         triples = torch.tensor([3, 0, 4, 2, 1])
         for field in ("head_query", "tail_query", "relation_logits"):
             setattr(output, field, getattr(output, field)[triples])
-        for field in ("head_rows", "tail_rows", "relation_ids"):
+        for field in ("head_rows", "tail_rows", "relation_ids", "relation_known"):
             setattr(targets, field, getattr(targets, field)[triples])
         for field in ("head_known", "tail_known"):
             setattr(targets, field, getattr(targets, field)[triples][:, triples])
@@ -406,6 +408,19 @@ def test_e2r_adjusts_the_logits_by_the_prior():
     assert torch.allclose(E2RLoss([7] * RELATIONS)(output, targets), plain, atol=1e-6)
     with pytest.raises(ValueError, match="4 relations, relation_counts has 2"):
         E2RLoss([1, 2])(output, targets)
+
+
+def test_e2r_does_not_deny_the_other_relations_of_a_pair():
+    output, targets = build_case()
+    known = torch.zeros(TRIPLES, RELATIONS, dtype=torch.bool)
+    known[0, 0] = known[0, 2] = known[3, 1] = True  # the own relation is never left out
+    targets.relation_known = known
+    rows = []
+    for i, relation in enumerate(targets.relation_ids.tolist()):
+        kept = [r for r in range(RELATIONS) if r == relation or not known[i, r]]
+        logits = output.relation_logits[i]
+        rows.append(logits[kept].logsumexp(0) - logits[relation])
+    torch.testing.assert_close(E2RLoss()(output, targets), torch.stack(rows).mean())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
