@@ -17,11 +17,13 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
 from kgclip.graph import KnowledgeGraph, load_graph
+from kgclip.joining import Rule, add_prefixes, apply_rules, fill_texts
+from kgclip.pictures import place_pictures
 from kgclip.settings import override
 from kgclip.sources import find_reader, guess_format
 from kgclip.storage import save_tables
@@ -42,15 +44,55 @@ class SourceRecipe(_Part):
 
     Attributes:
         format: A key of ``kgclip.sources.SOURCES``; by the file's suffix if absent.
-        path: File or folder, relative to the recipe; absent where packages are the source.
+        path: File or folder: relative to the recipe, else to ``KGCLIP_DATA``, else to the current
+            folder; absent where packages are the source.
         sha256: Checksum of the file, checked before it is read.
         options: Keyword arguments of the reader.
+        prefix: Put before the name of every entity of this source.
+        relation_prefix: Put before the name of every relation of this source.
     """
 
     format: str | None = None
     path: str | None = None
     sha256: str | None = None
     options: dict[str, Any] = {}
+    prefix: str = ""
+    relation_prefix: str = ""
+
+
+class MergeRecipe(_Part):
+    """A rule by which entities of different sources become one; see ``kgclip.joining.Rule``."""
+
+    match: str
+    into: str
+    spaces: str = " "
+    existing: bool = True
+
+
+class TextRecipe(_Part):
+    """What entities without any text are called.
+
+    Attributes:
+        template: With ``{name}``, ``{key}`` or ``{type}``; see ``kgclip.joining.fill_texts``.
+    """
+
+    template: str
+
+
+class ImageRecipe(_Part):
+    """What happens to the pictures of sources that are files.
+
+    Attributes:
+        root: Folder of the pictures; ``None`` = each source's own.
+        copy_files: Copy them into the graph; else their path becomes absolute.
+        missing: Rows whose file is not there: "keep", "drop" or "error".
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    root: str | None = None
+    copy_files: bool = pydantic.Field(default=True, alias="copy")
+    missing: Literal["keep", "drop", "error"] = "keep"
 
 
 class SelectRecipe(_Part):
@@ -86,8 +128,11 @@ class Recipe(_Part):
         licence: Of the data.
         attribution: Credit that whoever shows the data must show.
         sources: Read in this order and merged by name.
+        merge: Rules by which entities of different names become one.
         select: What to keep of them.
         splits: How to split what is kept.
+        texts: What entities without a text are called; ``None`` = nothing.
+        images: What happens to pictures.
     """
 
     name: str
@@ -95,8 +140,11 @@ class Recipe(_Part):
     licence: str = ""
     attribution: str = ""
     sources: list[SourceRecipe] = pydantic.Field(min_length=1)
+    merge: list[MergeRecipe] = []
     select: SelectRecipe | None = None
     splits: SplitRecipe | None = None
+    texts: TextRecipe | None = None
+    images: ImageRecipe = ImageRecipe()
 
 
 def load_recipe(
@@ -153,7 +201,10 @@ def _explain(found: Any) -> str:
     key = ".".join(str(part) for part in found["loc"])
     if found["type"] != "extra_forbidden":
         return f"{key}: {found['msg']}, given: {found.get('input')!r}"
-    parts: dict[str, Any] = {"sources": SourceRecipe, "select": SelectRecipe}
+    parts: dict[str, Any] = {
+        "sources": SourceRecipe, "select": SelectRecipe, "merge": MergeRecipe, "texts": TextRecipe,
+        "images": ImageRecipe,
+    }  # fmt: skip
     owner = parts.get(str(found["loc"][0]) if len(found["loc"]) > 1 else "", Recipe)
     near = difflib.get_close_matches(str(found["loc"][-1]), owner.model_fields, n=1, cutoff=0)
     return f"unknown key {key!r}; did you mean {near[0]!r}? known: {', '.join(owner.model_fields)}"
@@ -188,6 +239,10 @@ def build_graph(
     pictures = Path(tempfile.mkdtemp(prefix=f".{target.name}.pictures.", dir=target.parent))
     try:
         graph = _read_sources(recipe, folder, pictures)
+        rules = [Rule(**rule.model_dump()) for rule in recipe.merge]
+        graph = KnowledgeGraph(apply_rules(graph.tables, rules))
+        if recipe.texts is not None:
+            graph = KnowledgeGraph(fill_texts(graph.tables, recipe.texts.template))
         if recipe.select is not None:
             graph = graph.select(**recipe.select.model_dump())
         tables = graph.tables if recipe.splits is None else _split(graph.tables, recipe.splits)
@@ -208,19 +263,47 @@ def _cache_folder(recipe: Recipe) -> Path:
 
 def _read_sources(recipe: Recipe, folder: Path, pictures: Path) -> KnowledgeGraph:
     graphs = []
-    for source in recipe.sources:
+    for number, source in enumerate(recipe.sources):
         if source.path is None:
             reader = find_reader(_format_of(source), source.options)
-            graphs.append(KnowledgeGraph(reader(pictures, **source.options)))
-            continue
-        file = folder / source.path
-        if not file.exists():
-            raise GraphError(f"{file}: no such file; the recipe's path starts from {folder}")
-        if source.sha256 is not None:
-            _check_digest(file, source.sha256)
-        reader = find_reader(source.format or guess_format(file), source.options)
-        graphs.append(KnowledgeGraph(reader(file, **source.options)))
+            tables = reader(pictures, **source.options)
+        else:
+            file = find_source(source.path, folder)
+            if source.sha256 is not None:
+                _check_digest(file, source.sha256)
+            reader = find_reader(source.format or guess_format(file), source.options)
+            tables = reader(file, **source.options)
+            own = file if file.is_dir() else file.parent
+            tables = place_pictures(
+                tables,
+                own if recipe.images.root is None else find_source(recipe.images.root, folder),
+                copy_to=pictures / str(number) if recipe.images.copy_files else None,
+                prefix=f"images/{number}",
+                missing=recipe.images.missing,
+            )
+        graphs.append(KnowledgeGraph(add_prefixes(tables, source.prefix, source.relation_prefix)))
     return graphs[0].merge(*graphs[1:])
+
+
+def find_source(path: str, folder: Path) -> Path:
+    """The file or folder of a recipe's path.
+
+    Args:
+        path: Absolute, or relative to ``folder``, to ``KGCLIP_DATA`` or to the current folder.
+        folder: Of the recipe.
+
+    Raises:
+        GraphError: If it is in none of them.
+    """
+    data = os.environ.get("KGCLIP_DATA")
+    places = [folder, *([Path(data)] if data else []), Path()]
+    for place in places:
+        if (place / path).exists():
+            return place / path
+    looked = ", ".join(str(place) for place in places)
+    raise GraphError(
+        f"{path}: no such file; looked for in {looked}; set KGCLIP_DATA, or the path with --set"
+    )
 
 
 def _format_of(source: SourceRecipe) -> str:

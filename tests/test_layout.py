@@ -65,17 +65,25 @@ LAYOUT = {
     "sources.gqa": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.vrd": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.coco": "tables sources.compression sources.scene_tables",
+    "sources.entity_lists": "tables frames sources.bad_lines sources.compression"
+    " sources.scene_tables",
+    "sources.multimodal": "tables progress sources.compression sources.json_stream"
+    " sources.scene_tables sources.triple_files sources.triple_folders",
     "sources.wordnet_synset": "",
     "sources.wordnet_wndb": "tables sources.compression sources.wordnet_synset",
     "sources.wordnet_lmf": "tables progress sources.compression sources.wordnet_synset",
     "sources.wordnet": "tables sources.wordnet_lmf sources.wordnet_synset sources.wordnet_wndb",
     "sources": "tables graph sources.compression sources.rdf sources.sparql sources.delimited"
     " sources.pairs sources.openmoji sources.openmoji_scenes sources.conceptnet"
-    " sources.visual_genome sources.gqa sources.vrd sources.wordnet sources.coco",
+    " sources.visual_genome sources.gqa sources.vrd sources.wordnet sources.coco"
+    " sources.entity_lists sources.multimodal",
     "similarity": "",
     "probes": "tables graph",
     "linking": "graph",
-    "recipe": "settings tables storage graph splits sources sources.openmoji_splits",
+    "joining": "tables frames names",
+    "pictures": "tables",
+    "recipe": "settings tables storage graph joining pictures splits sources"
+    " sources.openmoji_splits",
     "kgclip": "graph sources recipe",
     "charts": "",
     "metrics": "tables",

@@ -1,12 +1,30 @@
 """A recipe gives the same bytes each time, or says what is wrong with it."""
 
 import hashlib
+import re
 import tomllib
 
+import polars as pl
 import pytest
 
-from kgclip.recipe import Recipe, build_graph, load_recipe, recipe_folder
+from kgclip.recipe import (
+    ImageRecipe,
+    MergeRecipe,
+    Recipe,
+    SelectRecipe,
+    SourceRecipe,
+    SplitRecipe,
+    TextRecipe,
+    build_graph,
+    load_recipe,
+    recipe_folder,
+)
+from kgclip.sources import SOURCES
 from kgclip.tables import GraphError
+from tests.sources.test_conceptnet import line
+from tests.sources.test_scene_graphs import V14
+from tests.sources.test_scene_graphs import write as write_scenes
+from tests.sources.test_wordnet import WNDB
 
 RECIPE = """
 name = "small"
@@ -89,6 +107,140 @@ def test_checksum_that_fits(folder):
     assert build_graph(folder / "small.toml", output=folder / "out").num_triples == 41
 
 
+def test_prefixes_and_rules_decide_what_is_one(folder):
+    (folder / "a.tsv").write_text("/c/en/hot_dog\tIsA\tfood\n")
+    (folder / "b.tsv").write_text("hot dog\tIsA\tmeal\nbun\tPartOf\thot dog\n")
+    (folder / "small.toml").write_text("""
+name = "joined"
+sources = [{ path = "a.tsv" }, { path = "b.tsv", prefix = "b:", relation_prefix = "b/" }]
+merge = [{ match = "b:(.+)", into = '/c/en/\\1', spaces = "_" }]
+texts = { template = "a {type} called {name}" }
+""")
+    graph = build_graph(folder / "small.toml", output=folder / "out")
+    assert graph.entities["name"].to_list() == ["/c/en/hot_dog", "food", "b:bun", "b:meal"]
+    assert graph.relations.select("name", "label").rows() == [
+        ("IsA", None), ("b/IsA", "IsA"), ("b/PartOf", "PartOf")
+    ]  # fmt: skip
+    assert graph.links.rows() == [(0, "b:hot dog")]
+    assert graph.texts["text"].to_list()[0] == "a thing called hot dog"
+    assert graph.triples["tail"].to_list() == [1, 3, 0]
+
+
+def test_paths_start_from_the_recipe_the_data_folder_or_here(folder, monkeypatch):
+    (folder / "data").mkdir()
+    (folder / "a.tsv").rename(folder / "data" / "a.tsv")
+    monkeypatch.setenv("KGCLIP_DATA", str(folder / "data"))
+    assert build_graph(folder / "small.toml", output=folder / "out").num_triples == 41
+    monkeypatch.delenv("KGCLIP_DATA")
+    with pytest.raises(GraphError, match=r"a\.tsv: no such file; looked for in .*KGCLIP_DATA"):
+        build_graph(folder / "small.toml", output=folder / "out")
+    monkeypatch.chdir(folder / "data")
+    assert build_graph(folder / "small.toml", output=folder / "out").num_triples == 41
+
+
+def test_pictures_of_files_come_along(folder):
+    (folder / "i.csv").write_text("e1,p/1.png\ne2,p/2.png\n")
+    (folder / "p").mkdir()
+    (folder / "p" / "1.png").write_bytes(b"picture")
+    source = '[[sources]]\npath = "i.csv"\nformat = "entity_images"\n[select]'
+    (folder / "small.toml").write_text(RECIPE.replace("[select]", source))
+    with pytest.warns(UserWarning, match="1 pictures are not there, kept by name"):
+        graph = build_graph(folder / "small.toml", output=folder / "out")
+    assert graph.images["path"].to_list() == ["images/2/p/1.png", "p/2.png"]
+    assert graph.image_path(0).read_bytes() == b"picture"
+    options = {"images.copy": False, "images.missing": "drop"}
+    with pytest.warns(UserWarning, match="left out"):
+        graph = build_graph(folder / "small.toml", options, output=folder / "out")
+    assert graph.images["path"].to_list() == [str(folder / "p" / "1.png")]
+    with pytest.raises(GraphError, match=r"2\.png: no such picture"):
+        build_graph(folder / "small.toml", {"images.missing": "error"}, output=folder / "out")
+
+
+# What a recipe that ships reads here, in the place of what its user fetches.
+def conceptnet_excerpt(folder, data):
+    return data / "conceptnet5_excerpt" / "assertions" / "assertions.csv"
+
+
+def small_conceptnet(folder, data):
+    lines = [
+        line("/r/IsA", "/c/en/dog/n", "/c/en/animal", 2.0),
+        line("/r/UsedFor", "/c/en/hot_dog", "/c/en/eating"),
+        line("/r/IsA", "/c/en/dog", "/c/en/pet", 0.1),
+    ]
+    (folder / "cn.csv").write_text("".join(lines))
+    return folder / "cn.csv"
+
+
+def small_wordnet(folder, data):
+    for name, text in WNDB.items():
+        (folder / "dict").mkdir(exist_ok=True)
+        (folder / "dict" / name).write_text(text)
+    return folder / "dict"
+
+
+def small_visual_genome(folder, data):
+    (folder / "vg").mkdir()
+    return write_scenes(folder / "vg", **V14)
+
+
+def visual_genome_excerpt(folder, data):
+    return data / "visual_genome_excerpt" / "v1.2.0"
+
+
+@pytest.mark.filterwarnings("ignore:.*pictures are not there")
+@pytest.mark.parametrize(
+    ("name", "sources", "entities"),
+    [
+        ("conceptnet-en", [conceptnet_excerpt], ["/c/en/test", "/c/en/hard_questions"]),
+        ("conceptnet-en", [small_conceptnet], ["/c/en/dog", "/c/en/hot_dog"]),
+        ("wordnet", [small_wordnet], ["dog.n.01", "animal.n.01"]),
+        ("visual-genome", [visual_genome_excerpt], ["object:1/1058498", "class:clock"]),
+        ("mixture", [small_conceptnet, small_wordnet, small_visual_genome], ["/c/en/dog"]),
+        ("mixture", [conceptnet_excerpt, small_wordnet, visual_genome_excerpt], ["clock.n.01"]),
+    ],
+)
+def test_recipes_that_ship_run(shared_data, tmp_path, name, sources, entities):
+    overrides = {
+        f"sources.{number}.path": str(source(tmp_path, shared_data))
+        for number, source in enumerate(sources)
+    }
+    graph = build_graph(name, overrides, output=tmp_path / "out")
+    assert set(entities) <= set(graph.entities["name"])
+    assert graph.texts["entity"].n_unique() > 0.5 * graph.num_entities
+    build_graph(name, overrides, output=tmp_path / "again")
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")
+    split = build_graph(name, {**overrides, "splits.method": "triples"}, output=tmp_path / "out")
+    assert not leaks(split)
+
+
+def leaks(graph):
+    """Pairs of entities of validation and test that training knows."""
+    pairs = {}
+    for head, tail, split in graph.triples.select("head", "tail", "split").iter_rows():
+        pairs.setdefault(split, set()).add(frozenset((head, tail)))
+    return pairs["train"] & (pairs.get("test", set()) | pairs.get("valid", set()))
+
+
+def test_the_mixture_knows_one_dog(tmp_path):
+    sources = (small_conceptnet, small_wordnet, small_visual_genome)
+    overrides = {
+        f"sources.{number}.path": str(source(tmp_path, None))
+        for number, source in enumerate(sources)
+    }
+    with pytest.warns(UserWarning, match="1 pictures are not there"):
+        graph = build_graph("mixture", overrides, output=tmp_path / "out")
+    dog = graph.entity_id("/c/en/dog")
+    links = graph.links.filter(pl.col("entity") == dog)["url"].to_list()
+    assert {"dog.n.01", "class:dog", "n00000010"} <= set(links)
+    relations = graph.relations["name"]
+    said = graph.triples.filter((pl.col("head") == dog) | (pl.col("tail") == dog))
+    assert {"/r/IsA", "wn:hypernym", "vg:instance_of", "vg:in_synset"} <= {
+        relations[number] for number in said["relation"]
+    }
+    assert "class:puppy" in graph.entities["name"].to_list(), "nobody else knows a puppy"
+    assert graph.entities["type"][dog] == "noun"
+
+
 def test_names_and_overrides(folder):
     with pytest.raises(GraphError, match="did you mean 'openmoji'"):
         load_recipe("openmoij")
@@ -126,10 +278,14 @@ def test_every_recipe_that_ships_is_valid(file):
 
 def test_the_template_documents_every_field():
     text = (recipe_folder() / "template.toml").read_text()
-    models = [Recipe, *(Recipe.model_fields[name].annotation for name in ("select", "splits"))]
-    fields = {key for model in models[:1] for key in model.model_fields}
-    fields |= {"format", "path", "sha256", "options", "relations", "min_degree"}
-    fields |= {"largest_component", "seeds", "hops", "method", "seed"}
-    missing = {field for field in fields if f"{field} =" not in text and f"[{field}" not in text}
-    assert not missing
-    assert tomllib.loads(text)
+    values = tomllib.loads(text)
+    assert Recipe.model_validate(values)
+    for owner, given in (
+        (Recipe, values), (SourceRecipe, values["sources"][0]), (MergeRecipe, values["merge"][0]),
+        (SelectRecipe, values["select"]), (TextRecipe, values["texts"]),
+        (ImageRecipe, values["images"]), (SplitRecipe, values["splits"]),
+    ):  # fmt: skip
+        fields = {field.alias or name for name, field in owner.model_fields.items()}
+        assert fields <= given.keys(), owner.__name__
+    formats = text[text.index("format =") : text.index("path =")]
+    assert set(SOURCES) <= set(re.findall(r"\w+", formats))

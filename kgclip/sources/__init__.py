@@ -27,6 +27,9 @@ SOURCES = {
     "gqa": "kgclip.sources.gqa:read_gqa",
     "vrd": "kgclip.sources.vrd:read_vrd",
     "wordnet": "kgclip.sources.wordnet:read_wordnet",
+    "multimodal": "kgclip.sources.multimodal:read_multimodal",
+    "entity_images": "kgclip.sources.entity_lists:read_entity_images",
+    "entity_texts": "kgclip.sources.entity_lists:read_entity_texts",
     "openmoji": "kgclip.sources.openmoji:read_openmoji",
     "openmoji_scenes": "kgclip.sources.openmoji_scenes:read_openmoji_scenes",
 }
