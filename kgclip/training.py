@@ -27,9 +27,9 @@ from kgclip.nn.clip import build_tokenizer, evaluating, lock_image_trunk
 from kgclip.nn.features import cache_image_features, cache_image_tokens
 from kgclip.nn.model import KnowledgeCLIP, create_model_and_transforms
 from kgclip.nn.teacher import TeacherFeatures
-from kgclip.nn.tokens import encode_with_tokens
-from kgclip.nn.triples import QUERIES, Tokens, concatenate
+from kgclip.nn.triples import QUERIES
 from kgclip.recipe import build_graph
+from kgclip.scorers import FactScorer, TokenScorer
 from kgclip.terms import build_terms
 from kgclip.token_triples import TokenTriples
 from kgclip.trainer import LossTerm, Trainer, decay_groups
@@ -196,103 +196,6 @@ def _param_groups(config: TrainConfig, model: KnowledgeCLIP) -> list[dict[str, A
             params = [pair for pair in group["params"] if pair[0].startswith("clip.") == is_tower]
             groups += [{**group, **rate, "params": params}] if params else []
     return groups
-
-
-class FactScorer:
-    """Scores (head, relation, tail) by the cosine of head and "relation tail".
-
-    With a graph encoder, an entity with neighbours is what the graph of training and inference
-    triples says about it; else it is its text.
-
-    Args:
-        model: In evaluation mode.
-        corpus: The graph as tensors.
-        tokenizer: From texts to token ids.
-    """
-
-    def __init__(
-        self, model: KnowledgeCLIP, corpus: Corpus, tokenizer: Callable[[list[str]], Tensor]
-    ) -> None:
-        self.model, self.corpus, self.tokenizer = model, corpus, tokenizer
-        self.entities = corpus.text_features(model.clip, corpus.text)
-        if model.graph_encoder is not None:
-            edge_index, edge_type = corpus.edges(["train", "inference"])
-            relations = corpus.text_features(model.clip, corpus.relation_text)
-            seen = model.graph_encoder(self.entities, edge_index, edge_type, relations)
-            has_neighbors = seen.any(dim=1, keepdim=True)
-            self.entities = torch.where(has_neighbors, seen, self.entities)
-        self._facts: dict[int, Tensor] = {}
-
-    @torch.no_grad()
-    def __call__(self, anchor_ids: Tensor, relation_ids: Tensor, side: str) -> Tensor:
-        """Score every entity as the missing side.
-
-        Args:
-            anchor_ids: Heads where ``side`` is ``"tail"``, else tails. Long [Q].
-            relation_ids: Long [Q].
-            side: ``"tail"`` or ``"head"``: what is asked.
-
-        Returns:
-            Cosines. Float [Q, N].
-        """
-        scores = self.entities.new_empty(len(anchor_ids), len(self.entities))
-        for relation in torch.unique(relation_ids).tolist():
-            rows = torch.nonzero(relation_ids == relation).squeeze(1)
-            facts, anchors = self._fact_features(relation), anchor_ids[rows]
-            if side == "tail":
-                scores[rows] = self.entities[anchors] @ facts.T
-            else:
-                scores[rows] = facts[anchors] @ self.entities.T
-        return scores
-
-    def _fact_features(self, relation: int) -> Tensor:
-        """The fact "relation e" for every entity e. Float [N, D]."""
-        if relation not in self._facts:
-            label = self.corpus.relation_labels[relation]
-            tokens = self.tokenizer([f"{label} {tail}" for tail in self.corpus.labels])
-            self._facts[relation] = self.corpus.text_features(self.model.clip, tokens)
-        return self._facts[relation]
-
-
-class TokenScorer:
-    """Scores (head, relation, tail) with the triple encoder, all entities read as their labels.
-
-    The cosine of f(h, r, ∅) with f(t, ∅, ∅) where tails are asked, of f(∅, r, t) with
-    f(h, ∅, ∅) where heads are: one pass a query, whatever the number of entities.
-
-    Args:
-        model: In evaluation mode, with a triple encoder.
-        corpus: The graph as tensors.
-        chunk: Texts or queries in one pass.
-    """
-
-    def __init__(self, model: KnowledgeCLIP, corpus: Corpus, chunk: int = 256) -> None:
-        assert model.triple_encoder is not None
-        self.encoder, self.chunk = model.triple_encoder, chunk
-        self.relations = corpus.text_features(model.clip, corpus.relation_text)
-        self.tokens = self._read(model, corpus.text)
-        rows = torch.split(torch.arange(len(corpus.text)), chunk)
-        self.entities = torch.cat([self.encoder.encode(self.tokens[r], None, None) for r in rows])
-
-    @torch.no_grad()
-    def __call__(self, anchor_ids: Tensor, relation_ids: Tensor, side: str) -> Tensor:
-        """Score every entity as the missing side; as :class:`FactScorer`. Float [Q, N]."""
-        queries = []
-        for rows in torch.split(torch.arange(len(anchor_ids)), self.chunk):
-            anchor, relation = self.tokens[anchor_ids[rows]], self.relations[relation_ids[rows]]
-            ends = (anchor, relation, None) if side == "tail" else (None, relation, anchor)
-            queries.append(self.encoder.encode(*ends))
-        return torch.cat(queries) @ self.entities.T
-
-    @torch.no_grad()
-    def _read(self, model: KnowledgeCLIP, text: Tensor) -> Tokens:
-        """Embedded tokens of all texts, padded to one length. [N, L, width]."""
-        parts = []
-        for ids in torch.split(text.to(model.logit_scale.device), self.chunk):
-            _, states, mask = encode_with_tokens(model.clip, text=ids)
-            none = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-            parts.append(self.encoder.embed(Tokens(states, mask), None, none))
-        return concatenate(parts)
 
 
 def train(

@@ -176,10 +176,10 @@ LAYOUT = {
     "config": "settings tables batches trainer nn.losses nn.triples",
     "graph_similarity": "torch",
     "terms": "tables torch batches config graph_similarity trainer nn.losses",
-    "training": "tables graph recipe config torch batches checkpoint mined_captions negatives terms"
-    " token_triples trainer"
-    " nn.clip nn.features nn.model nn.teacher nn.tokens nn.triples evaluation.link_prediction"
-    " evaluation.retrieval",
+    "scorers": "torch batches nn.model nn.tokens nn.triples",
+    "training": "tables graph recipe config torch batches checkpoint mined_captions negatives"
+    " scorers terms token_triples trainer nn.clip nn.features nn.model nn.teacher nn.triples"
+    " evaluation.link_prediction evaluation.retrieval",
     "weights": "torch",
     "model_evaluation": "tables graph probes sources.pairs torch PIL models nn.features nn.tokens"
     " evaluation.probes evaluation.retrieval evaluation.zero_shot",
@@ -197,7 +197,7 @@ LAYOUT = {
     " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
     "experiments.world_paths": "torch batches reasoning similarity nn.paths"
     " experiments.world_scores",
-    "experiments.world_tokens": "torch batches training nn.model nn.triples"
+    "experiments.world_tokens": "torch batches nn.model nn.triples scorers"
     " experiments.world_scores",
     "experiments.world": "graph recipe config torch batches training nn.clip nn.model"
     " experiments.pool experiments.world_scores experiments.world_paths",

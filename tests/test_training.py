@@ -10,9 +10,8 @@ from kgclip.checkpoint import read_checkpoint
 from kgclip.cli import app
 from kgclip.config import load_config
 from kgclip.graph import KnowledgeGraph
-from kgclip.nn.token_inputs import TokenInputs
 from kgclip.tables import GraphError
-from kgclip.training import TokenScorer, build_corpus, build_model, evaluate, open_graph, train
+from kgclip.training import build_model, evaluate, train
 
 CONFIG = """
 graph = "{graph}"
@@ -157,20 +156,6 @@ def test_the_towers_have_their_own_rate_and_frozen_texts_stay(folder, whole):
 def test_the_triple_encoder_ranks_entities(folder, whole):
     figures = evaluate(folder / "whole")
     assert 0 < figures["link_prediction/tail/mrr"] <= 1
-    config = load_config(whole)
-    graph = open_graph(config.graph)
-    model, preprocess = build_model(config)
-    model.eval()
-    corpus = build_corpus(graph, config, model, preprocess, folder / "whole" / "cache")
-    with torch.no_grad():
-        scores = TokenScorer(model, corpus, chunk=5)(torch.tensor([3]), torch.tensor([1]), "head")
-        mask = torch.zeros(2, dtype=torch.bool)
-        for entity in (0, 7):
-            inputs = TokenInputs(corpus.text[[3, entity]], torch.zeros(0, 1, 1), mask,
-                                 corpus.relation_text, torch.tensor([[1], [1], [0]]))  # fmt: skip
-            output = model(triples=inputs)
-            cosine = output.head_query[0] @ output.entity_features[1]
-            torch.testing.assert_close(scores[0, entity], cosine, atol=1e-5, rtol=0)
 
 
 def test_mined_captions_feed_the_losses_over_negatives(folder, whole):

@@ -9,7 +9,7 @@ from kgclip.batches import Corpus
 from kgclip.experiments.world_scores import World
 from kgclip.nn.model import KnowledgeCLIP
 from kgclip.nn.triples import Tokens
-from kgclip.training import TokenScorer
+from kgclip.scorers import TokenScorer
 
 
 @torch.no_grad()
