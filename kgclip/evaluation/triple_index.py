@@ -123,13 +123,15 @@ def relation_cardinalities(triples: Tensor) -> dict[int, str]:
     Reference:
         Bordes et al., NIPS 2013: many are 1.5 or more on average.
     """
-    distinct = torch.unique(triples, dim=0)
-    ids, places = torch.unique(distinct[:, 1], return_inverse=True)
-    edges = torch.bincount(places, minlength=len(ids))
-    many = []
-    for column in (0, 2):
-        pairs = torch.unique(torch.stack([places, distinct[:, column]]), dim=1)[0]
-        many.append(edges >= 1.5 * torch.bincount(pairs, minlength=len(ids)))
+    size = int(triples.max()) + 1 if len(triples) else 1
+    ids, numbers = torch.unique(triples[:, 1], return_inverse=True)
+    heads, places = torch.unique(numbers * size + triples[:, 0], return_inverse=True)
+    tails = torch.unique(numbers * size + triples[:, 2])
+    edges = heads[torch.unique(places * size + triples[:, 2]) // size]
+    num_heads, num_tails, num_edges = (
+        torch.bincount(keys // size, minlength=len(ids)) for keys in (heads, tails, edges)
+    )
+    many = num_edges >= 1.5 * num_heads, num_edges >= 1.5 * num_tails
     many_tails, many_heads = (flags.tolist() for flags in many)
     return {
         relation: f"{'N' if heads else '1'}-{'N' if tails else '1'}"
