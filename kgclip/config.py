@@ -7,27 +7,20 @@ nothing of TOML.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pydantic
 
 from kgclip.batches import BatchOptions
 from kgclip.nn.losses import LOSSES
 from kgclip.nn.triples import PRESETS, TripleEncoderOptions
-from kgclip.settings import override
-from kgclip.tables import GraphError
+from kgclip.settings import Settings, check_settings, nearest, read_settings
 from kgclip.trainer import TrainerOptions
 
 
-class _Settings(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSettings(_Settings):
+class ModelSettings(Settings):
     """Which towers, and what stands beside them.
 
     Attributes:
@@ -48,7 +41,7 @@ class ModelSettings(_Settings):
     pretrained_image: bool = True
     graph_layers: int = pydantic.Field(default=0, ge=0)
     triple_encoder: str | None = None
-    triple_options: dict[str, Any] = {}
+    triple_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     freeze_text: bool = False
     tower_lr: float | None = pydantic.Field(default=None, gt=0)
 
@@ -68,17 +61,17 @@ class ModelSettings(_Settings):
                 raise ValueError("triple_options without triple_encoder, a preset to change")
             return None
         if self.triple_encoder not in PRESETS:
-            known = _nearest(self.triple_encoder, PRESETS)
+            known = nearest(self.triple_encoder, PRESETS)
             raise ValueError(f"unknown triple_encoder {self.triple_encoder!r}; {known}")
         preset = PRESETS[self.triple_encoder]
         for name in self.triple_options:
             if not hasattr(preset, name):
-                known = _nearest(name, dataclasses.asdict(preset))
+                known = nearest(name, dataclasses.asdict(preset))
                 raise ValueError(f"unknown triple_options key {name!r}; {known}")
         return dataclasses.replace(preset, **self.triple_options)
 
 
-class LossSettings(_Settings):
+class LossSettings(Settings):
     """A loss of ``kgclip.nn.losses.LOSSES`` and its share.
 
     Attributes:
@@ -89,10 +82,10 @@ class LossSettings(_Settings):
 
     weight: float = pydantic.Field(default=1.0, ge=0)
     ramp: float = pydantic.Field(default=0.0, ge=0, le=1)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
-class TrainConfig(_Settings):
+class TrainConfig(Settings):
     """Everything that decides a run.
 
     Attributes:
@@ -102,6 +95,7 @@ class TrainConfig(_Settings):
         batches: What a step sees.
         trainer: How long and how fast.
         losses: Settings by name in ``LOSSES``.
+        task: What a config without a task is for.
         claim: Free text by key: source, licence, expected result.
     """
 
@@ -110,15 +104,18 @@ class TrainConfig(_Settings):
     model: ModelSettings = ModelSettings()
     batches: BatchOptions = BatchOptions()
     trainer: TrainerOptions
-    losses: dict[str, LossSettings] = {"contrastive": LossSettings()}
-    claim: dict[str, Any] = {}
+    losses: dict[str, LossSettings] = pydantic.Field(
+        default_factory=lambda: {"contrastive": LossSettings()}
+    )
+    task: Literal["clip"] = "clip"
+    claim: dict[str, Any] = pydantic.Field(default_factory=dict)
 
     @pydantic.field_validator("losses")
     @classmethod
     def _known_losses(cls, losses: dict[str, LossSettings]) -> dict[str, LossSettings]:
         for name in losses:
             if name not in LOSSES:
-                raise ValueError(f"unknown loss {name!r}; {_nearest(name, LOSSES)}")
+                raise ValueError(f"unknown loss {name!r}; {nearest(name, LOSSES)}")
         return losses
 
 
@@ -136,15 +133,7 @@ def load_config(path: str | Path, overrides: Mapping[str, object] | None = None)
         GraphError: If the file is missing, no TOML, or a key or value is wrong; names the key
             and the nearest known one.
     """
-    file = Path(path)
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise GraphError(f"{file}: no such config; give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise GraphError(f"{file}: not a TOML file: {error}") from error
-    override(values, overrides)
-    return check_config(values, str(file))
+    return check_config(read_settings(path, overrides), str(path))
 
 
 def check_config(values: Mapping[str, Any], where: str = "config") -> TrainConfig:
@@ -157,30 +146,4 @@ def check_config(values: Mapping[str, Any], where: str = "config") -> TrainConfi
     Raises:
         GraphError: Names the key, what was given and the nearest known key.
     """
-    try:
-        return TrainConfig.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise GraphError("; ".join(_explain(where, found) for found in error.errors())) from error
-
-
-def _explain(where: str, found: Any) -> str:
-    key = ".".join(str(part) for part in found["loc"])
-    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _known_keys([str(part) for part in found["loc"][:-1]])
-        return f"{where}: unknown key {key!r}; {_nearest(str(found['loc'][-1]), known)}"
-    return f"{where}: {key}: {found['msg']}, given: {found.get('input')!r}"
-
-
-def _known_keys(parents: list[str]) -> list[str]:
-    owner: Any = {
-        (): TrainConfig,
-        ("model",): ModelSettings,
-        ("batches",): BatchOptions,
-        ("trainer",): TrainerOptions,
-    }.get(tuple(parents), LossSettings)
-    return list(getattr(owner, "model_fields", None) or owner.__dataclass_fields__)
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0)
-    return f"did you mean {close[0]!r}? known: {', '.join(known)}"
+    return check_settings(TrainConfig, values, where)

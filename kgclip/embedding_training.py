@@ -47,7 +47,8 @@ class EmbeddingOptions:
             anchor and answer.
         dropout: Of the anchor's vector.
         label_smoothing: Share of the target that goes to all candidates.
-        validate_every: Epochs between two validations, where validation triples are given.
+        validate_every: Epochs between two validations, where validation triples are given; 0 =
+            never.
         patience: Validations without a better MRR before training stops.
         seed: Of batches, negatives and dropout.
 
@@ -74,7 +75,7 @@ class EmbeddingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"epochs": 1, "batch_size": 1, "validate_every": 1, "patience": 1}
+        lowest = {"epochs": 1, "batch_size": 1, "validate_every": 0, "patience": 1}
         lowest |= {"lr": 0, "n3": 0, "relation_weight": 0, "dropout": 0, "label_smoothing": 0}
         for name, least in lowest.items():
             if not getattr(self, name) >= least:
@@ -103,8 +104,8 @@ def train_embedding(
         model: On the device to train on.
         triples: Head, relation, tail. Long [T, 3].
         options: How long, how fast.
-        valid: Triples to validate on. Long [V, 3]. Without them all epochs are run and the last
-            weights kept.
+        valid: Triples to validate on. Long [V, 3]. Without a validation all epochs are run and the
+            last weights kept.
         known: What else is true: left out of the rankings of a validation, never trained on. Long
             [K, 3].
         optimizer: Of the encoder's parameters; by default Adam with lr 0.001. Learned ids and
@@ -140,7 +141,8 @@ def train_embedding(
                 raise FloatingPointError(f"epoch {epoch}: loss is {loss}; lower lr")
             records.append({"epoch": epoch, "loss": loss, "cpu_seconds": seconds})
             progress.update(bar, advance=1, loss=f"loss {loss:.4f}")
-            due = epoch % options.validate_every == 0 or epoch == options.epochs
+            every = options.validate_every
+            due = every and (epoch % every == 0 or epoch == options.epochs)
             if valid is not None and due:
                 records[-1]["valid_mrr"] = score = validate(model, valid, torch.cat(true))
                 if best.is_over(score, model):

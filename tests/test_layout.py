@@ -151,6 +151,7 @@ LAYOUT = {
     "nn.scoring": "torch",
     "nn.embedding": "torch nn.scoring",
     "nn.row_adagrad": "torch",
+    "nn.classifier": "torch nn.edges nn.rgcn",
     "reasoning": "torch",
     "token_triples": "graph negatives torch nn.output nn.token_inputs nn.tokens nn.triples",
     "mined_captions": "negatives torch",
@@ -168,12 +169,21 @@ LAYOUT = {
     "evaluation.retrieval": "torch evaluation.ranking",
     "evaluation.zero_shot": "torch evaluation.ranking evaluation.retrieval",
     "evaluation.probes": "torch evaluation.retrieval evaluation.zero_shot probes",
-    "evaluation": "evaluation.bootstrap evaluation.ranking evaluation.frequency"
-    " evaluation.link_prediction evaluation.probes evaluation.retrieval evaluation.zero_shot",
+    "evaluation.entity_classification": "torch evaluation.ranking",
+    "evaluation": "evaluation.bootstrap evaluation.entity_classification evaluation.ranking"
+    " evaluation.frequency evaluation.link_prediction evaluation.probes evaluation.retrieval"
+    " evaluation.zero_shot",
     "embedding_training": "torch progress nn.embedding nn.row_adagrad nn.scoring"
     " evaluation.link_prediction evaluation.triple_index",
     # Where it all comes together.
     "config": "settings tables batches trainer nn.losses nn.triples",
+    "classifier_training": "torch progress evaluation.entity_classification",
+    "datasets": "graph sources storage tables",
+    "link_prediction": "checkpoint datasets embedding_training graph settings tables torch"
+    " nn.embedding evaluation.link_prediction",
+    "entity_classification": "checkpoint classifier_training datasets graph settings tables torch"
+    " nn.classifier evaluation.entity_classification",
+    "tasks": "checkpoint entity_classification link_prediction settings tables training",
     "graph_similarity": "torch",
     "terms": "tables torch batches config graph_similarity trainer nn.losses",
     "scorers": "torch batches nn.model nn.tokens nn.triples",
@@ -208,8 +218,8 @@ LAYOUT = {
     "cli.inspect": "graph",
     "cli.analyse": "graph tables storage sources analysis.findings"
     " analysis.modalities analysis.page models query",
-    "cli.train": "cli.overrides training",
-    "cli.evaluate": "graph probes sources training models model_evaluation",
+    "cli.train": "cli.overrides tasks",
+    "cli.evaluate": "graph probes sources tasks models model_evaluation",
     "cli.embed": "graph models model_evaluation query",
     "cli.search": "graph models query",
     "cli.predict": "graph models query",

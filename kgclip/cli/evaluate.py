@@ -39,9 +39,9 @@ def evaluate(
 ) -> None:
     """Evaluate a run on what its graph holds out, or any model on the data that you name."""
     if pairs is None and classes is None and probes is None:
-        from kgclip import training  # loads torch
+        from kgclip import tasks  # loads torch
 
-        metrics = training.evaluate(model)
+        metrics = tasks.evaluate(model)
     else:
         metrics = _evaluate_data(model, pretrained, pairs, classes, template, probes, images)
     if as_json:

@@ -28,7 +28,7 @@ def train(
     ] = Resume.never,
 ) -> None:
     """Train a model."""
-    from kgclip import training  # loads torch
+    from kgclip import tasks  # loads torch
 
-    run = training.train(config, overrides=parse_overrides(settings or []), resume=resume.value)
+    run = tasks.train(config, overrides=parse_overrides(settings or []), resume=resume.value)
     typer.echo(f"{run}: trained; next: kgclip evaluate {run}")

@@ -5,6 +5,10 @@ a success: ranks take the mean of the tied places, recall and accuracy count it 
 """
 
 from kgclip.evaluation.bootstrap import bootstrap_ratio
+from kgclip.evaluation.entity_classification import (
+    evaluate_entity_classification,
+    summarise_seeds,
+)
 from kgclip.evaluation.frequency import FrequencyScorer
 from kgclip.evaluation.link_prediction import (
     evaluate_link_prediction,
@@ -19,6 +23,7 @@ from kgclip.evaluation.zero_shot import evaluate_probe, evaluate_zero_shot
 __all__ = [
     "FrequencyScorer",
     "bootstrap_ratio",
+    "evaluate_entity_classification",
     "evaluate_link_prediction",
     "evaluate_probe",
     "evaluate_probes",
@@ -28,5 +33,6 @@ __all__ = [
     "rank_answers",
     "rank_candidates",
     "rank_metrics",
+    "summarise_seeds",
     "tie_averaged_ranks",
 ]

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kgclip.nn.rgcn import RGCNConv, check_edges
+from kgclip.nn.edges import check_edges
+from kgclip.nn.rgcn import RGCNConv
 
 
 class FeaturelessRGCNConv(nn.Module):
@@ -38,7 +39,7 @@ class FeaturelessRGCNConv(nn.Module):
 
     edges: Tensor
     start: Tensor
-    share: Tensor
+    count: Tensor
     pair_relation: Tensor
     pair_source: Tensor
 
@@ -55,12 +56,12 @@ class FeaturelessRGCNConv(nn.Module):
         source, target = edge_index
         pairs, places = torch.unique(edge_type * num_entities + source, return_inverse=True)
         received = torch.unique(edge_type * num_entities + target, return_inverse=True)[1]
-        share = 1.0 / torch.bincount(received)[received]
+        count = torch.bincount(received)[received]
         order = torch.argsort(target, stable=True)
         start = torch.bincount(target, minlength=num_entities).cumsum(0)
         self.register_buffer("edges", places[order], persistent=False)
         self.register_buffer("start", F.pad(start, (1, 0)), persistent=False)
-        self.register_buffer("share", share[order], persistent=False)
+        self.register_buffer("count", count[order], persistent=False)
         self.register_buffer("pair_relation", pairs // max(1, num_entities), persistent=False)
         self.register_buffer("pair_source", pairs % max(1, num_entities), persistent=False)
         self.weight = nn.Parameter(torch.empty(len(pairs), out_channels))
@@ -74,7 +75,7 @@ class FeaturelessRGCNConv(nn.Module):
         """Convolve. Float [N, out_channels]."""
         messages = F.embedding_bag(
             self.edges, self.weight, self.start, mode="sum",
-            per_sample_weights=self.share.to(self.weight.dtype), include_last_offset=True,
+            per_sample_weights=1 / self.count.to(self.weight.dtype), include_last_offset=True,
         )  # fmt: skip
         return messages + self.root + self.bias
 
