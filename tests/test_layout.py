@@ -118,8 +118,8 @@ LAYOUT = {
     "sampling.loader": "torch torch_geometric sampling.edges sampling.sampler",
     "sampling.links": "torch torch_geometric sampling.loader sampling.sampler",
     "sampling": "sampling.edges sampling.sampler sampling.loader sampling.links",
-    "nn": "nn.clip nn.compgcn nn.features nn.model nn.output nn.relation_gate nn.rgat nn.rgcn"
-    " nn.token_inputs nn.tokens nn.triples",
+    "nn": "nn.clip nn.compgcn nn.features nn.hgt nn.model nn.output nn.relation_gate nn.rgat"
+    " nn.rgcn nn.stack nn.token_inputs nn.tokens nn.triples",
     "nn.output": "torch",
     "nn.edges": "torch",
     "nn.propagation": "torch",
@@ -128,7 +128,9 @@ LAYOUT = {
     "nn.composition": "torch nn.propagation",
     "nn.compgcn": "torch nn.composition nn.edges nn.propagation",
     "nn.rgat": "torch nn.edges",
-    "nn.convs": "torch nn.compgcn nn.rgat nn.rgcn",
+    "nn.hgt": "torch nn.edges nn.propagation",
+    "nn.convs": "torch nn.compgcn nn.hgt nn.rgat nn.rgcn",
+    "nn.stack": "torch torch_geometric nn.convs nn.hgt",
     "nn.info_nce": "torch nn.output",
     "nn.negative_losses": "torch nn.info_nce nn.output",
     "nn.structure_losses": "torch ot nn.info_nce nn.output",

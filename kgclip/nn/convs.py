@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kgclip.nn.compgcn import CompGCNConv
+from kgclip.nn.hgt import HGTConv
 from kgclip.nn.rgat import RGATConv
 from kgclip.nn.rgcn import RGCNConv
 
@@ -13,6 +14,7 @@ CONVS: dict[str, type[nn.Module]] = {
     "rgcn": RGCNConv,
     "compgcn": CompGCNConv,
     "rgat": RGATConv,
+    "hgt": HGTConv,
 }
 
 
@@ -24,12 +26,13 @@ class GatedResidual(nn.Module):
 
     Args:
         conv: Any module from [N, C] to [N, C].
+        gate: Where a starts.
     """
 
-    def __init__(self, conv: nn.Module) -> None:
+    def __init__(self, conv: nn.Module, gate: float = 0.0) -> None:
         super().__init__()
         self.conv = conv
-        self.gate = nn.Parameter(torch.zeros(()))
+        self.gate = nn.Parameter(torch.tensor(gate))
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Convolve and add.

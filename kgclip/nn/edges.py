@@ -57,3 +57,22 @@ def check_edges(edge_index: Tensor, edge_type: Tensor, num_nodes: int, num_relat
             raise ValueError(
                 f"{name}: ids {int(ids.min())} to {int(ids.max())} given, [0, {count}) expected"
             )
+
+
+def softmax_by_target(logits: Tensor, target: Tensor, num_nodes: int) -> Tensor:
+    """Softmax over the edges that enter each node.
+
+    Args:
+        logits: Float [E, H].
+        target: Node that each edge enters. Long [E], each in [0, num_nodes).
+        num_nodes: Number of nodes.
+
+    Returns:
+        Float [E, H].
+    """
+    index = target[:, None].expand_as(logits)
+    highest = logits.new_full((num_nodes, logits.shape[1]), -torch.inf)
+    highest = highest.scatter_reduce(0, index, logits.detach(), "amax")
+    raised = (logits - highest[target]).exp()
+    total = logits.new_zeros(num_nodes, logits.shape[1]).index_add(0, target, raised)
+    return raised / total[target]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kgclip.nn.edges import check_edges, check_features
+from kgclip.nn.edges import check_edges, check_features, softmax_by_target
 
 
 class RGATConv(nn.Module):
@@ -18,6 +18,8 @@ class RGATConv(nn.Module):
         g^r_j = W_r x_j, \quad W_r = \sum_b a_{rb} V_b, \quad
         \alpha_e = \mathrm{softmax}_{e \to i}\, \mathrm{LeakyReLU}(q \cdot g^r_i + k \cdot g^r_j),
         \quad x'_i = \sum_{e \to i} \alpha_e\, g^r_j + W_{root} x_i + b
+
+    Memory for the backward pass is O(B·(N + E)·heads·out_channels): for large graphs, sample.
 
     Args:
         in_channels: Width of the input.
@@ -83,7 +85,7 @@ class RGATConv(nn.Module):
         logits = torch.einsum("ebh,eb->eh", asked[target] + told[source], mixture)
         # Under autocast too: sums over thousands of neighbours need the full precision.
         logits = F.leaky_relu(logits.to(mixture.dtype), self.negative_slope)
-        alpha = _softmax(logits, target, len(x))
+        alpha = softmax_by_target(logits, target, len(x))
         messages = mixture.new_zeros(len(source), self.heads, self.out_channels)
         for number in range(self.num_bases):
             messages = messages + projected[source, number] * mixture[:, number, None, None]
@@ -91,13 +93,3 @@ class RGATConv(nn.Module):
         out = out.index_add(0, target, messages * alpha[:, :, None])
         rooted: Tensor = out.flatten(1) + self.root(x)
         return rooted
-
-
-def _softmax(logits: Tensor, target: Tensor, num_nodes: int) -> Tensor:
-    """Softmax over the edges that enter each node. Float [E, H]."""
-    index = target[:, None].expand_as(logits)
-    highest = logits.new_full((num_nodes, logits.shape[1]), -torch.inf)
-    highest = highest.scatter_reduce(0, index, logits.detach(), "amax")
-    raised = (logits - highest[target]).exp()
-    total = logits.new_zeros(num_nodes, logits.shape[1]).index_add(0, target, raised)
-    return raised / total[target]

@@ -6,12 +6,16 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from torch_geometric.nn import HGTConv as PyGHGTConv
+from torch_geometric.nn import RGATConv as PyGRGATConv
 from torch_geometric.nn import RGCNConv as PyGRGCNConv
 
 from kgclip.nn.compgcn import CompGCNConv
 from kgclip.nn.composition import COMPOSITIONS, compose
 from kgclip.nn.convs import CONVS, GatedResidual
+from kgclip.nn.hgt import HGTConv
 from kgclip.nn.relation_gate import RelationGateConv
+from kgclip.nn.rgat import RGATConv
 from kgclip.nn.rgcn import RGCNConv
 
 IN, OUT, RELATIONS = 4, 6, 6
@@ -75,7 +79,35 @@ def slow_rgat(conv, x, edges):
     return torch.stack(out) if out else x.new_zeros(0, conv.heads * conv.out_channels)
 
 
-SLOW = {"rgcn": slow_rgcn, "compgcn": slow_compgcn, "rgat": slow_rgat}
+def slow_hgt(conv, x, edges, node_type=None):
+    kinds = [0] * len(x) if node_type is None else node_type.tolist()
+    width = conv.output_weight.shape[1] // conv.heads
+    views = [
+        (row @ conv.input_weight[k] + conv.input_bias[k]).view(3, conv.heads, width)
+        for row, k in zip(x, kinds, strict=True)
+    ]
+    out = []
+    for i, kind in enumerate(kinds):
+        entering, heads = [e for e in edges if e[1] == i], []
+        for h in range(conv.heads):
+            if not entering:
+                heads.append(x.new_zeros(width))
+                continue
+            logits = [
+                conv.prior[r, h] * (views[j][0, h] @ conv.key_weight[r, h]) @ views[i][1, h]
+                for j, _, r in entering
+            ]
+            alpha = (torch.stack(logits) / width**0.5).softmax(dim=0)
+            values = [views[j][2, h] @ conv.value_weight[r, h] for j, _, r in entering]
+            heads.append(sum(a * v for a, v in zip(alpha, values, strict=True)))
+        heard = F.gelu(torch.cat(heads)) @ conv.output_weight[kind] + conv.output_bias[kind]
+        share = conv.skip[kind].sigmoid()
+        own = x[i] if conv.root is None else x[i] @ conv.root[kind]
+        out.append(share * heard + (1 - share) * own)
+    return torch.stack(out) if out else x.new_zeros(0, conv.output_weight.shape[1])
+
+
+SLOW = {"rgcn": slow_rgcn, "compgcn": slow_compgcn, "rgat": slow_rgat, "hgt": slow_hgt}
 
 
 def tensors(num_nodes, edges):
@@ -131,6 +163,14 @@ class TestEveryConvolution:
         with pytest.raises(ValueError, match=rf"x: torch.* given, float \[N, {IN}\]"):
             CONVS[name](IN, OUT, RELATIONS)(x, *tensors(2, [])[1:])
 
+    def test_features_that_are_no_numbers(self, name):
+        x = torch.zeros(3, IN)
+        x[1, 2] = torch.nan
+        with pytest.raises(ValueError, match="x: NaN in 1 of 3 rows, the first is row 1"):
+            CONVS[name](IN, OUT, RELATIONS)(x, *tensors(3, [])[1:])
+        x[1, 2] = torch.inf
+        CONVS[name](IN, OUT, RELATIONS)(x, *tensors(3, [])[1:])
+
     def test_inference_mode(self, name):
         conv = CONVS[name](IN, OUT, RELATIONS).double()
         expected = conv(*tensors(*GRAPHS["random"]))
@@ -180,9 +220,108 @@ def test_rgcn_equals_pyg(options, dtype):
     for conv in (ours, theirs):
         out = conv(x, edge_index, edge_type)
         pairs.append([out, *torch.autograd.grad((out * probe).sum(), [x, *conv.parameters()])])
+    assert_close_to_peak(pairs, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rgat_equals_pyg(dtype):
+    torch.manual_seed(0)
+    theirs = PyGRGATConv(8, 6, 7, num_bases=3, bias=False).to(dtype)
+    ours = RGATConv(8, 6, 7, num_bases=3, bias=False).to(dtype)
+    with torch.no_grad():
+        ours.basis.copy_(theirs.basis)
+        ours.comp.copy_(theirs.att)
+        ours.query.copy_(theirs.q.T)
+        ours.key.copy_(theirs.k.T)
+        ours.root.weight.zero_()
+    x = torch.randn(60, 8, dtype=dtype, requires_grad=True)
+    edge_index, edge_type = torch.randint(60, (2, 400)), torch.randint(7, (400,))
+    probe = torch.randn(60, 6, dtype=dtype)
+    pairs = []
+    for conv in (ours, theirs):
+        out = conv(x, edge_index, edge_type)
+        basis, comp = (conv.basis, conv.comp if conv is ours else conv.att)
+        pairs.append([out, *torch.autograd.grad((out * probe).sum(), [x, basis, comp])])
+    assert_close_to_peak(pairs, dtype)
+
+
+def assert_close_to_peak(pairs, dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 1e-10
     for mine, reference in zip(*pairs, strict=True):
         assert (mine - reference).abs().max() <= tolerance * reference.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("heads", [1, 3])
+def test_hgt_equals_pyg_and_keeps_every_type(dtype, heads):
+    """Type "c" only sends: PyG's layer has no output for it."""
+    torch.manual_seed(0)
+    sizes = {"a": 20, "b": 15, "c": 5}
+    keys = [("a", "r", "b"), ("b", "s", "a"), ("a", "t", "a"), ("c", "u", "b")]
+    theirs = PyGHGTConv(6, 6, (list(sizes), keys), heads=heads).to(dtype)
+    ours = HGTConv(6, 6, len(keys), len(sizes), heads=heads).to(dtype)
+    copy_hgt(theirs, ours, list(sizes), keys)
+    x = {k: torch.randn(n, 6, dtype=dtype, requires_grad=True) for k, n in sizes.items()}
+    edges = {
+        k: torch.stack([torch.randint(sizes[end], (40,)) for end in (k[0], k[2])]) for k in keys
+    }
+    expected = theirs(x, edges)
+    assert "c" not in expected
+    first = {"a": 0, "b": 20, "c": 35}
+    shifted = [edges[k] + torch.tensor([[first[k[0]]], [first[k[2]]]]) for k in keys]
+    node_type = torch.arange(3).repeat_interleave(torch.tensor(list(sizes.values())))
+    out = ours(
+        torch.cat(list(x.values())), torch.cat(shifted, dim=1),
+        torch.arange(4).repeat_interleave(40), node_type,
+    )  # fmt: skip
+    assert len(out) == 40
+    pairs = []
+    for found in (out[:35], torch.cat([expected["a"], expected["b"]])):
+        probe = torch.linspace(-1, 1, found.numel(), dtype=dtype).view_as(found)
+        grads = torch.autograd.grad((found * probe).sum(), list(x.values()), retain_graph=True)
+        pairs.append([found, *grads])
+    assert_close_to_peak(pairs, dtype)
+    share = ours.skip[2].sigmoid()
+    torch.testing.assert_close(out[35:], share * ours.output_bias[2] + (1 - share) * x["c"])
+
+
+@torch.no_grad()
+def copy_hgt(theirs, ours, kinds, keys):
+    for number, kind in enumerate(kinds):
+        for name, layer in (("input", theirs.kqv_lin), ("output", theirs.out_lin)):
+            getattr(ours, f"{name}_weight")[number] = layer.lins[kind].weight.T
+            getattr(ours, f"{name}_bias")[number] = layer.lins[kind].bias
+        ours.skip[number] = theirs.skip[kind].item()
+    for number, key in enumerate(keys):
+        rows = torch.arange(ours.heads) * len(keys) + number
+        ours.key_weight[number] = theirs.k_rel.weight[rows]
+        ours.value_weight[number] = theirs.v_rel.weight[rows]
+        torch.nn.init.uniform_(theirs.p_rel["__".join(key)], 0.5, 1.5)
+        ours.prior[number] = theirs.p_rel["__".join(key)][0]
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("out_channels", [IN, OUT])
+def test_hgt_with_node_types_equals_the_slow_form(heads, out_channels):
+    for num_nodes, edges in GRAPHS.values():
+        conv = HGTConv(IN, out_channels, RELATIONS, 3, heads=heads).double()
+        node_type = torch.arange(num_nodes) % 2  # the third type has no node
+        slow = functools.partial(slow_hgt, conv, edges=edges, node_type=node_type)
+        assert_equal(conv, (*tensors(num_nodes, edges), node_type), slow)
+
+
+def test_hgt_refuses_what_does_not_fit():
+    graph = tensors(*GRAPHS["random"])
+    conv = HGTConv(IN, OUT, RELATIONS, 2).double()
+    for node_type, message in (
+        (torch.zeros(9), "node_type: torch.float32"),
+        (torch.zeros(8, dtype=torch.long), r"\[8\] given, long \[9\]"),
+        (torch.full((9,), 2), r"ids 2 to 2 given, \[0, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            conv(*graph, node_type)
+    with pytest.raises(ValueError, match="out_channels: 6 given, a multiple of 4"):
+        HGTConv(IN, OUT, RELATIONS, heads=4)
 
 
 def test_rgcn_refuses_what_does_not_fit():
