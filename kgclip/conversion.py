@@ -84,6 +84,21 @@ def tables_to_scipy(tables: Tables, relation: int | None = None) -> scipy.sparse
     return coo_array((ones, ends), shape=(count, count)).tocsr()
 
 
+def tables_to_scipy_stacked(tables: Tables) -> scipy.sparse.csr_array:
+    """The adjacency matrices of all relations, one below the other. Int64 [R * N, N].
+
+    Row ``relation * N + head``: the matrix times features [N, D] gives the sum over the tails for
+    each relation and head.
+    """
+    from scipy.sparse import coo_array
+
+    count, triples = len(tables.entities), tables.triples
+    heads, relations, tails = (triples[name].to_numpy() for name in ("head", "relation", "tail"))
+    shape = (len(tables.relations) * count, count)
+    ones = np.ones(len(triples), dtype=np.int64)
+    return coo_array((ones, (relations * count + heads, tails)), shape=shape).tocsr()
+
+
 def tables_to_networkx(tables: Tables) -> networkx.MultiDiGraph:
     """Convert to a ``MultiDiGraph``; nothing but the relations' table is left out of the edges.
 

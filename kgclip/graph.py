@@ -22,6 +22,7 @@ from kgclip.conversion import (
     tables_to_networkx,
     tables_to_rdflib,
     tables_to_scipy,
+    tables_to_scipy_stacked,
 )
 from kgclip.frames import (
     LabelledTriples,
@@ -224,6 +225,10 @@ class KnowledgeGraph:
         """
         number = self.relation_id(relation) if isinstance(relation, str) else relation
         return tables_to_scipy(self.tables, number)
+
+    def to_scipy_stacked(self) -> scipy.sparse.csr_array:
+        """Adjacency matrices of all relations, one below the other. Int64 [R * N, N]."""
+        return tables_to_scipy_stacked(self.tables)
 
     def entity_id(self, name: str) -> int:
         """Id of an entity by its name.

@@ -35,11 +35,14 @@ def to_hetero(graph: KnowledgeGraph, inverse: bool = True, by_type: bool = True)
     Returns:
         Node stores with ``num_nodes`` and ``entity_id`` long [n]; edge stores with ``edge_index``
         long [2, m], ``edge_type`` long [m] (inverse relations are r + R) and ``triple_id`` long
-        [m], -1 - triple for an inverse edge. An entity without a type is an ``entity``.
+        [m], -1 - triple for an inverse edge. An entity without a type is an ``entity``. Where the
+        graph has weights, edge stores have ``edge_weight`` float [m], 1 where a triple has none;
+        the exact ones are in ``data.graph``, with all texts and names.
     """
     kinds = graph.entities["type"].fill_null(ENTITY) if by_type else None
     names = [ENTITY] * graph.num_entities if kinds is None else kinds.to_list()
-    labels = dict(zip(dict.fromkeys(names), unique_keys(list(dict.fromkeys(names))), strict=True))
+    distinct = list(dict.fromkeys(names or [ENTITY]))  # PyG needs one type at least
+    labels = dict(zip(distinct, unique_keys(distinct), strict=True))
     data = HeteroData()
     place = np.zeros(graph.num_entities, dtype=np.int64)
     kind = np.array([labels[name] for name in names], dtype=object)
@@ -61,9 +64,12 @@ def _add_edges(
     keys = unique_keys(
         [label or name for name, label in graph.relations.select("name", "label").iter_rows()]
     )
+    # A relation may be called as the inverse of another one would be.
+    inverse_keys = unique_keys([*keys, *(INVERSE + key for key in keys)])[len(keys) :]
     heads, relations, tails = (
         graph.triples[column].to_numpy() for column in ("head", "relation", "tail")
     )
+    weights = _weights(graph)
     count = graph.num_relations
     triples = pl.DataFrame(
         {"head": kind[heads], "relation": relations, "tail": kind[tails]},
@@ -77,10 +83,23 @@ def _add_edges(
         triple_id = torch.from_numpy(ids)
         store = data[head, keys[relation], tail]
         store.edge_index, store.edge_type, store.triple_id = ends, number, triple_id
+        stores = [store]
         if inverse:
-            store = data[tail, INVERSE + keys[relation], head]
+            store = data[tail, inverse_keys[relation], head]
             store.edge_index = ends.flip(0)
             store.edge_type, store.triple_id = number + count, -1 - triple_id
+            stores.append(store)
+        if weights is not None:
+            for store in stores:
+                store.edge_weight = weights[triple_id]
+
+
+def _weights(graph: KnowledgeGraph) -> Tensor | None:
+    """Weight of each triple, 1 where it has none; ``None`` if no triple has one. Float [T]."""
+    weight = graph.triples["weight"]
+    if weight.null_count() == len(weight):
+        return None
+    return torch.from_numpy(weight.fill_null(1.0).to_numpy().astype(np.float32))
 
 
 def unique_keys(names: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import networkx as nx
+import numpy as np
 import pytest
 import rdflib
 import rdflib.compare
@@ -26,6 +27,20 @@ def test_networkx_round_trip(tables):
     back = KnowledgeGraph.from_networkx(there)
     assert as_multigraph(back.to_networkx()) == as_multigraph(there)
     assert back.num_triples == len(tables.triples)
+
+
+@given(graphs())
+@settings(max_examples=25, deadline=None)
+def test_stacked_matrices_are_those_of_each_relation(tables):
+    graph = KnowledgeGraph(tables)
+    stacked, count = graph.to_scipy_stacked(), graph.num_entities
+    assert stacked.shape == (graph.num_relations * count, count)
+    total = np.zeros((count, count), dtype=np.int64)
+    for relation in range(graph.num_relations):
+        own = graph.to_scipy(relation).toarray()
+        assert (stacked.toarray()[relation * count : (relation + 1) * count] == own).all()
+        total += own
+    assert (total == graph.to_scipy().toarray()).all()
 
 
 def test_networkx_of_any_kind_is_read():

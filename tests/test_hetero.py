@@ -1,8 +1,10 @@
 """HeteroData keeps every name and fact, also after PyG has worked on it."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch_geometric.data import Data
 
 from kgclip.graph import KnowledgeGraph
@@ -41,8 +43,42 @@ def test_round_trip(tables):
         for inverse in (True, False):
             data = to_hetero(graph, inverse=inverse, by_type=by_type)
             assert from_hetero(data) == graph
-            merged = data.to_homogeneous() if graph.num_triples else data
-            assert from_hetero(merged) == graph
+            assert from_hetero(data.to_homogeneous()) == graph
+            everything = {kind: torch.arange(data[kind].num_nodes) for kind in data.node_types}
+            assert from_hetero(data.subgraph(everything)) == graph
+            assert from_hetero(data.subgraph(everything).to_homogeneous()) == graph
+
+
+@given(graphs(), st.data())
+@settings(max_examples=25, deadline=None)
+def test_any_part_is_the_part_of_the_graph(tables, data):
+    graph = KnowledgeGraph(tables)
+    mask = st.lists(st.booleans(), min_size=graph.num_entities, max_size=graph.num_entities)
+    keep = np.array(data.draw(mask), dtype=bool)
+    hetero = to_hetero(graph, by_type=data.draw(st.booleans()), inverse=data.draw(st.booleans()))
+    kept = torch.from_numpy(keep)
+    chosen = {kind: kept[hetero[kind].entity_id] for kind in hetero.node_types}
+    part = hetero.subgraph(chosen)
+    assert from_hetero(part) == graph.restrict(keep)
+    assert from_hetero(part.to_homogeneous()) == graph.restrict(keep)
+
+
+def test_weights_are_edge_weights_too():
+    rows = [("a", "r", "b", 0.5), ("b", "s", "a"), ("a", "s", "b", 2.0)]
+    data = to_hetero(KnowledgeGraph.from_triples(rows))
+    assert data["entity", "s", "entity"].edge_weight.tolist() == [1.0, 2.0]
+    assert data["entity", "inverse_of_r", "entity"].edge_weight.tolist() == [0.5]
+    assert len(data.to_homogeneous().edge_weight) == 6
+    bare = to_hetero(KnowledgeGraph.from_triples([("a", "r", "b")]))
+    assert "edge_weight" not in bare["entity", "r", "entity"]
+
+
+def test_a_relation_called_like_an_inverse():
+    graph = KnowledgeGraph.from_triples([("a", "r", "b"), ("b", "inverse_of_r", "a")])
+    data = to_hetero(graph)
+    assert len(data.edge_types) == 4
+    assert from_hetero(data) == graph
+    assert global_edges(data)[0].shape == (2, 4)
 
 
 def test_stores_say_what_the_graph_says(graph):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kgclip.graph import KnowledgeGraph
-from kgclip.sources.compression import data_suffix
+from kgclip.sources.compression import data_suffix, open_binary
 from kgclip.tables import GraphError, Tables
 
 SOURCES = {
@@ -39,6 +39,15 @@ SUFFIXES = {
     **dict.fromkeys((".nt", ".nq", ".ttl", ".trig", ".rdf", ".xml", ".owl", ".jsonld"), "rdf"),
     **dict.fromkeys((".tsv", ".csv", ".txt", ".jsonl", ".ndjson", ".parquet"), "delimited"),
 }
+# What only a folder of that format has in it.
+FOLDERS = {
+    "data.noun": "wordnet",
+    "relationships.json*": "visual_genome",
+    "*sceneGraphs.json*": "gqa",
+    "annotations_t*.json": "vrd",
+    "nodes*.json": "multimodal",
+    "nodes.tsv": "multimodal",
+}
 
 
 def read_graph(
@@ -49,7 +58,7 @@ def read_graph(
     Args:
         path: File, plain or compressed (.gz, .bz2, .xz, .zst), folder, or where the format takes
             them, several files or an address.
-        format: A key of ``SOURCES``; ``None`` = by the file's suffix.
+        format: A key of ``SOURCES``; ``None`` = by the file's suffix or the folder's files.
         **options: Keyword arguments of the format's reader.
 
     Returns:
@@ -76,12 +85,18 @@ def read_graph(
 
 
 def guess_format(file: Path) -> str:
-    """The format of a file by its suffix; a folder with RDF in it is RDF, else delimited tables.
+    """The format of a file by its suffix, of a folder by the files in it.
+
+    A folder of no known kind with RDF in it is RDF, else delimited tables; a .csv file that begins
+    as ConceptNet's assertions do is one.
 
     Raises:
         GraphError: If the suffix is unknown.
     """
     if file.is_dir():
+        for pattern, name in FOLDERS.items():
+            if any(file.glob(pattern)):
+                return name
         inside = {SUFFIXES.get(data_suffix(child)) for child in file.rglob("*")}
         return "rdf" if "rdf" in inside and "delimited" not in inside else "delimited"
     found = SUFFIXES.get(data_suffix(file))
@@ -89,6 +104,9 @@ def guess_format(file: Path) -> str:
         raise GraphError(
             f"{file}: unknown suffix; expected one of {', '.join(SUFFIXES)}, or give format="
         )
+    if data_suffix(file) == ".csv":
+        with open_binary(file) as stream:
+            return "conceptnet" if stream.read(7) == b"/a/[/r/" else found
     return found
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kgclip.sources import SOURCES, find_reader, read_graph
+from kgclip.sources import SOURCES, find_reader, guess_format, read_graph
 from kgclip.tables import GraphError
 
 
@@ -40,3 +40,26 @@ def test_format_wins_over_the_suffix(tmp_path):
     graph = read_graph(tmp_path / "a.foo", format="delimited")
     assert graph.num_triples == 1
     assert graph.root == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", "/a/[/r/IsA/,/c/en/a/,/c/en/b/]\t/r/IsA", "conceptnet"),
+        ("a.csv", "a,r,b", "delimited"),
+        ("a.nt.gz", "", "rdf"),
+        ("kg/data.noun", "", "wordnet"),
+        ("kg/relationships.json.gz", "", "visual_genome"),
+        ("kg/val_sceneGraphs.json", "", "gqa"),
+        ("kg/annotations_test.json", "", "vrd"),
+        ("kg/nodes.v2.json", "", "multimodal"),
+        ("kg/facts.ttl", "", "rdf"),
+        ("kg/train.txt", "", "delimited"),
+        ("kg/train2id.txt", "", "delimited"),
+    ],
+)
+def test_formats_are_guessed(tmp_path, name, content, expected):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(content)
+    assert guess_format(file if file.parent == tmp_path else file.parent) == expected
