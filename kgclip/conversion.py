@@ -1,4 +1,4 @@
-"""Tables to and from networkx, rdflib and scipy."""
+"""Tables to and from networkx and scipy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from kgclip.tables import SCHEMAS, GraphError, Origin, Tables, build_tables
 
 if TYPE_CHECKING:
     import networkx
-    import rdflib
     import scipy.sparse
 
 DEFAULT_RELATION = "related to"
@@ -242,110 +241,3 @@ def _triple_facts(
 def _frame(rows: list[dict[str, Any]], table: str) -> pl.DataFrame:
     schema = dict(SCHEMAS[table])
     return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
-
-
-def tables_to_rdflib(tables: Tables, drop: bool = False) -> rdflib.Graph:
-    """Convert to an rdflib graph.
-
-    A name that is no IRI is minted under ``urn:kgclip:`` and kept as ``rdfs:label``. RDF knows
-    no duplicates.
-
-    Args:
-        tables: Any graph.
-        drop: Leave out what RDF cannot say: weights, boxes, splits and named graphs.
-
-    Raises:
-        GraphError: If there is such a thing and ``drop`` is not set.
-    """
-    import rdflib
-
-    if not drop:
-        _check_sayable(tables)
-    graph = rdflib.Graph()
-    for name in tables.entities["name"]:
-        if not name.startswith("_:") and _iri(name) != name:
-            graph.add((_node(name), rdflib.RDFS.label, rdflib.Literal(name)))
-    names = [_node(name) for name in tables.entities["name"]]
-    predicates = [rdflib.URIRef(_iri(name)) for name in tables.relations["name"]]
-    for head, relation, tail in tables.triples.select("head", "relation", "tail").iter_rows():
-        graph.add((names[head], predicates[relation], names[tail]))
-    for entity, relation, value, datatype, language in tables.literals.iter_rows():
-        literal = rdflib.Literal(
-            value, lang=language, datatype=None if language or not datatype else datatype
-        )
-        graph.add((names[entity], predicates[relation], literal))
-    for entity, text, language, kind in tables.texts.iter_rows():
-        if kind == "label":
-            graph.add((names[entity], rdflib.RDFS.label, rdflib.Literal(text, lang=language)))
-    return graph
-
-
-def _check_sayable(tables: Tables) -> None:
-    for what, column in (
-        ("weights", tables.triples["weight"]),
-        ("splits", tables.triples["split"]),
-        ("named graphs", tables.triples["graph"]),
-        ("boxes", tables.images["box"]),
-    ):
-        if column.null_count() < len(column):
-            raise GraphError(f"RDF triples cannot say {what}; give drop=True to leave them out")
-
-
-def tables_from_rdflib(graph: rdflib.Graph) -> Tables:
-    """Read an rdflib graph: triples between nodes, and literals with datatype and language."""
-    import rdflib
-
-    entities, relations = _Names(), _Names()
-    triples, literals, types, texts = [], [], [], []
-    for head, predicate, tail in sorted(graph, key=lambda triple: [t.n3() for t in triple]):
-        entity, relation = entities(_name(head)), relations(_name(predicate))
-        if isinstance(tail, rdflib.Literal):
-            datatype = None if tail.datatype is None else str(tail.datatype)
-            literals.append((entity, relation, str(tail), datatype, tail.language))
-            if predicate == rdflib.RDFS.label:
-                texts.append((entity, str(tail), tail.language, "label"))
-            continue
-        triples.append((entity, relation, entities(_name(tail))))
-        if predicate == rdflib.RDF.type:
-            types.append((entity, _name(tail)))
-    first = dict(reversed(types))
-    rows: dict[str, tuple[list[Any], tuple[str, ...]]] = {
-        "types": (types, ("entity", "type")),
-        "triples": (triples, ("head", "relation", "tail")),
-        "literals": (literals, ("entity", "relation", "value", "datatype", "language")),
-        "texts": (texts, ("entity", "text", "language", "kind")),
-    }
-    return build_tables(
-        {
-            "entities": {
-                **entities.column(),
-                "type": [first.get(i) for i in entities.ids.values()],
-            },
-            "relations": relations.column(),
-            **{
-                table: _frame([dict(zip(columns, row, strict=True)) for row in found], table)
-                for table, (found, columns) in rows.items()
-            },
-        }
-    )
-
-
-def _name(node: Any) -> str:
-    import rdflib
-
-    return f"_:{node}" if isinstance(node, rdflib.BNode) else str(node)
-
-
-def _node(name: str) -> Any:
-    import rdflib
-
-    return rdflib.BNode(name[2:]) if name.startswith("_:") else rdflib.URIRef(_iri(name))
-
-
-def _iri(name: str) -> str:
-    """Names that are no IRI are minted under a base of ours."""
-    import urllib.parse
-
-    if ":" in name and not any(letter in name for letter in '<>"{}|^`\\ '):
-        return name
-    return "urn:kgclip:" + urllib.parse.quote(name, safe="")

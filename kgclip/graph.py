@@ -17,10 +17,8 @@ import polars as pl
 
 from kgclip.conversion import (
     tables_from_networkx,
-    tables_from_rdflib,
     tables_from_triples,
     tables_to_networkx,
-    tables_to_rdflib,
     tables_to_scipy,
     tables_to_scipy_stacked,
 )
@@ -31,6 +29,10 @@ from kgclip.frames import (
     tables_to_labelled,
 )
 from kgclip.names import readable
+from kgclip.rdf.canonical import canonical_tables
+from kgclip.rdf.stating import RdfOptions
+from kgclip.rdf.terms import BASE
+from kgclip.rdf.writing import tables_from_rdflib, to_rdflib, write_rdf
 from kgclip.splits import split_triples
 from kgclip.storage import load_tables, save_tables
 from kgclip.tables import GraphError, Origin, Tables, build_tables, is_address
@@ -169,7 +171,7 @@ class KnowledgeGraph:
 
     @classmethod
     def from_rdflib(cls, graph: rdflib.Graph) -> KnowledgeGraph:
-        """Read an rdflib graph."""
+        """Read an rdflib graph, its statements sorted; what ``to_rdflib`` wrote comes back."""
         return cls(tables_from_rdflib(graph))
 
     @classmethod
@@ -206,16 +208,57 @@ class KnowledgeGraph:
         """Convert to a ``networkx.MultiDiGraph`` with entity names as nodes."""
         return tables_to_networkx(self.tables)
 
-    def to_rdflib(self, drop: bool = False) -> rdflib.Graph:
+    def to_rdflib(
+        self, drop: bool = False, *, reify: bool = False, base: str = BASE, literals: str = "table"
+    ) -> rdflib.Graph:
         """Convert to an ``rdflib.Graph``.
 
         Args:
-            drop: Leave out what RDF cannot say: weights, boxes, splits and named graphs.
+            drop: Leave out what RDF cannot say: weights, boxes, splits, named graphs and the like.
+            reify: Say it in words of our own instead, which ``from_rdflib`` understands.
+            base: What names that are no IRIs are minted under; they become labels, too.
+            literals: ``"nodes"`` writes entities that are named as literals as literals.
 
         Raises:
-            GraphError: If there is such a thing and ``drop`` is not set.
+            GraphError: If there is such a thing and neither ``drop`` nor ``reify`` is set.
         """
-        return tables_to_rdflib(self.tables, drop)
+        return to_rdflib(self.tables, _rdf_options(drop, reify, base, literals))
+
+    def write_rdf(
+        self,
+        path: str | Path,
+        *,
+        drop: bool = False,
+        reify: bool = False,
+        base: str = BASE,
+        literals: str = "table",
+    ) -> Path:
+        """Write an RDF file; ``read_graph`` gives the graph back, but for its order.
+
+        Args:
+            path: File; its suffix says the syntax (.nt, .nq, .ttl, .trig, .rdf, .jsonld), .gz
+                behind it packs it. Named graphs need .nq, .trig or .jsonld.
+            drop: See :meth:`to_rdflib`, also for what follows.
+            reify: Say what RDF cannot say in words of our own.
+            base: What names that are no IRIs are minted under.
+            literals: ``"table"`` or ``"nodes"``.
+
+        Returns:
+            The file.
+
+        Raises:
+            GraphError: If the suffix is unknown, or the graph holds what RDF cannot say and
+                neither ``drop`` nor ``reify`` is set.
+        """
+        return write_rdf(self.tables, path, _rdf_options(drop, reify, base, literals))
+
+    def canonical(self) -> KnowledgeGraph:
+        """The same for all graphs that say the same in RDF; see ``kgclip.rdf.canonical``.
+
+        Rows are distinct and in a fixed order, blank nodes named by what is said of them,
+        languages in lower case; texts, types and the like are statements, too.
+        """
+        return KnowledgeGraph(canonical_tables(self.tables), self.root)
 
     def to_scipy(self, relation: str | int | None = None) -> scipy.sparse.csr_array:
         """Adjacency matrix: how many triples lead from row to column. Int64 [N, N].
@@ -413,6 +456,12 @@ class KnowledgeGraph:
         return KnowledgeGraph(
             build_tables({**self.tables.frames(), **frames}, self.origins), self.root
         )
+
+
+def _rdf_options(drop: bool, reify: bool, base: str, literals: str) -> RdfOptions:
+    if literals not in ("table", "nodes"):
+        raise GraphError(f"literals={literals!r}: expected 'table' or 'nodes'")
+    return RdfOptions(base=base, reify=reify, drop=drop, literals_as_nodes=literals == "nodes")
 
 
 def load_graph(path: str | Path) -> KnowledgeGraph:

@@ -87,17 +87,6 @@ def test_networkx_that_cannot_be_said():
         KnowledgeGraph.from_networkx(twice)
 
 
-def test_rdf_round_trip():
-    rdf = rdflib.Graph()
-    rdf.parse(
-        data="""@prefix : <http://x/> . @prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .
-        :a a :City ; :near :b, [ :size 3 ] ; rdfs:label "A"@en ; :note "x"^^:odd ."""
-    )
-    graph = KnowledgeGraph.from_rdflib(rdf)
-    assert rdflib.compare.isomorphic(graph.to_rdflib(), rdf)
-    assert graph.entities["type"][graph.entity_id("http://x/a")] == "http://x/City"
-
-
 def test_names_that_are_no_iris_are_minted_and_kept_as_labels():
     rdf = KnowledgeGraph.from_triples([("new york", "is in", "http://x/usa")]).to_rdflib()
     minted = rdflib.URIRef("urn:kgclip:new%20york")

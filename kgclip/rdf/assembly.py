@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from kgclip.names import readable
+from kgclip.rdf.restoring import Facts, restore
 from kgclip.rdf.statements import NONE, StatementOptions, Statements
 from kgclip.rdf.terms import (
     INVERSE_OF,
@@ -27,7 +28,7 @@ from kgclip.rdf.terms import (
     plain_names,
 )
 from kgclip.rdf.terms import rename_blank as rename
-from kgclip.tables import GraphError, Origin, Tables, build_tables, is_address
+from kgclip.tables import SCHEMAS, GraphError, Origin, Tables, build_tables, is_address
 
 _LANGUAGE = r"^@(.*)$"
 _DATATYPE = r"^\^\^<(.*)>$"
@@ -73,14 +74,14 @@ def assemble(
             rename(column, lambda name: numbers.setdefault(name, f"_:b{len(numbers)}"))
             for column in (terms, graph_names)
         )
-    frames = _Frames(
+    facts = Facts(
         names=plain_names(terms),
         is_iri=terms.str.starts_with("<") & ~terms.str.starts_with("<<("),
         relations=statements.predicates.gather(relations),
         triples=_triples(statements, entity_ids, relation_ids, graph_names),
         literals=_literals(statements, entity_ids, relation_ids),
-        options=options,
     )
+    frames = _Frames(restore(facts), options)
     if options.merge_same:
         frames.merge_same()
     return build_tables(frames.all(), origins)
@@ -159,30 +160,24 @@ def _literals(
 class _Frames:
     """The frames of a graph while they are filled."""
 
-    def __init__(
-        self,
-        *,
-        names: pl.Series,
-        is_iri: pl.Series,
-        relations: pl.Series,
-        triples: pl.DataFrame,
-        literals: pl.DataFrame,
-        options: StatementOptions,
-    ) -> None:
-        self.names, self.is_iri, self.relations = names, is_iri, relations
-        self.triples, self.literals, self.options = triples, literals, options
-        self.links = self._pairs([SAME_AS], "url")
+    def __init__(self, facts: Facts, options: StatementOptions) -> None:
+        self.facts, self.options = facts, options
+        self.names, self.is_iri, self.relations = facts.names, facts.is_iri, facts.relations
+        self.triples, self.literals = facts.triples, facts.literals
+        same = self._pairs([SAME_AS], "url").filter(~pl.col("url").str.starts_with('"'))
+        said = self.literals.filter(pl.col("relation").is_in(self._ids([SAME_AS])))
+        self.links = pl.concat([same, said.select("entity", pl.col("value").alias("url"))])
 
     def all(self) -> dict[str, pl.DataFrame]:
         """The eight frames."""
         types = self._pairs([RDF_TYPE], "type")
         first = types.unique("entity", keep="first", maintain_order=True)
-        kinds = pl.DataFrame({"entity": np.arange(len(self.names))}).join(
-            first, on="entity", how="left", maintain_order="left"
-        )
-        texts = self._texts()
+        entities = pl.DataFrame({"name": self.names, "entity": np.arange(len(self.names))})
+        for column in (first, self.facts.scenes):
+            entities = entities.join(column, on="entity", how="left", maintain_order="left")
+        texts = pl.concat([self._texts(), self.facts.texts])
         return {
-            "entities": pl.DataFrame({"name": self.names, "type": kinds["type"]}),
+            "entities": entities.drop("entity"),
             "types": types,
             "relations": self._relations(texts, types),
             "triples": self.triples,
@@ -269,7 +264,12 @@ class _Frames:
             path if is_address(path) else os.path.join(prefix, image_path(path, root))
             for path in both["path"]
         ]
-        return both.with_columns(pl.Series("path", paths, dtype=pl.String()))
+        plain = both.with_columns(pl.Series("path", paths, dtype=pl.String()))
+        if self.facts.images.is_empty():
+            return plain
+        fuller = self.facts.images
+        plain = plain.join(fuller, on=["entity", "path"], how="anti", maintain_order="left")
+        return pl.concat([plain, fuller], how="diagonal")
 
     def _relations(self, texts: pl.DataFrame, types: pl.DataFrame) -> pl.DataFrame:
         """Label, inverse and symmetry of each property, where the statements say them."""
@@ -280,18 +280,20 @@ class _Frames:
         inverses = _first(self._pairs([INVERSE_OF], "inverse"), "inverse", entities)
         symmetric = _first(types.filter(pl.col("type") == SYMMETRIC), "type", entities)
         by_name = dict(known.iter_rows())
-        rows = [(name, by_name.get(name, -1)) for name in self.relations]
-        return pl.DataFrame(
-            {
-                "name": self.relations,
-                "label": [labels.get(i) or readable(name) for name, i in rows],
-                "inverse": pl.Series([inverses.get(i) for _, i in rows], dtype=pl.String()),
-                "symmetric": pl.Series(
-                    [True if i in symmetric else None for _, i in rows], dtype=pl.Boolean()
-                ),
-            },
-            schema_overrides={"label": pl.String()},
-        )
+        rows = []
+        for name in self.relations:
+            entity = by_name.get(name, -1)
+            words = self.facts.relation_words.get(name, {})
+            is_symmetric = words.get("symmetric", "true" if entity in symmetric else None)
+            rows.append(
+                (
+                    name,
+                    words.get("label") or labels.get(entity) or readable(name),
+                    words.get("inverse", inverses.get(entity)),
+                    None if is_symmetric is None else is_symmetric == "true",
+                )
+            )
+        return pl.DataFrame(rows, schema=dict(SCHEMAS["relations"]), orient="row")
 
 
 def _first(frame: pl.DataFrame, column: str, entities: list[int]) -> dict[int, Any]:

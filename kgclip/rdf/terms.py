@@ -7,6 +7,7 @@ N-Triples writes it.
 from __future__ import annotations
 
 import re
+import urllib.parse
 from collections.abc import Callable, Mapping
 
 import polars as pl
@@ -23,6 +24,9 @@ SAME_AS = f"{OWL}sameAs"
 INVERSE_OF = f"{OWL}inverseOf"
 SYMMETRIC = f"{OWL}SymmetricProperty"
 
+KG = "urn:kgclip-terms:"  # words of our own, for what RDF has none
+BASE = "urn:kgclip:"  # of names that are no IRI
+
 TEXT_PROPERTIES: Mapping[str, str] = {  # property: kind of text
     RDFS_LABEL: "label",
     f"{SKOS}prefLabel": "label",
@@ -36,6 +40,14 @@ TEXT_PROPERTIES: Mapping[str, str] = {  # property: kind of text
     "http://schema.org/description": "description",
     "https://schema.org/description": "description",
     "http://purl.org/dc/terms/description": "description",
+    "http://schema.org/caption": "caption",
+    "https://schema.org/caption": "caption",
+}
+WRITTEN_TEXTS: Mapping[str, str] = {  # kind of text: property
+    "label": RDFS_LABEL,
+    "alias": f"{SKOS}altLabel",
+    "description": f"{RDFS}comment",
+    "caption": "http://schema.org/caption",
 }
 IMAGE_PROPERTIES = (
     "http://xmlns.com/foaf/0.1/depiction",
@@ -44,8 +56,15 @@ IMAGE_PROPERTIES = (
     "http://www.wikidata.org/prop/direct/P18",
 )
 
+# Every term that matches is an IRI by RFC 3987; not every IRI matches.
+_RANGES = r"\u00A0-\uD7FF\uF900-\uFDCF\uFDF0-\uFFEF"
+_FIRST = rf"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@{_RANGES}]|%[0-9A-Fa-f]{{2}})"
+_NEXT = rf"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?{_RANGES}]|%[0-9A-Fa-f]{{2}})"
+_HOST = r"//[A-Za-z0-9._\-]+(?::[0-9]+)?"
+IRI = rf"<[A-Za-z][A-Za-z0-9+.\-]*:(?:{_HOST}(?:[/?]{_NEXT}*)?|{_FIRST}{_NEXT}*)(?:#{_NEXT}*)?>"
+
 # A triple term holds terms; what looks like a blank node may stand in a literal or an IRI of it.
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|<[^<>" ]*>|_:[^\s"]+')
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|<[^<>" ]*>|_:[^\s"]+')
 # Canonical N-Triples escapes these and nothing else.
 ESCAPES: Mapping[str, str] = {
     **{chr(code): f"\\u{code:04X}" for code in (*range(0x20), 0x7F, 0xFFFE, 0xFFFF)},
@@ -62,6 +81,11 @@ ESCAPES: Mapping[str, str] = {
 def unescape(strings: pl.Series) -> pl.Series:
     """What strings in canonical N-Triples say."""
     return strings.str.replace_many(list(ESCAPES.values()), list(ESCAPES))
+
+
+def mint(name: str, base: str = BASE) -> str:
+    """An IRI for a name that is none; :func:`kgclip.rdf.restoring.restore` gives the name back."""
+    return base + urllib.parse.quote(name, safe="")
 
 
 def plain_names(terms: pl.Series) -> pl.Series:
@@ -85,7 +109,7 @@ def rename_blank(terms: pl.Series, rename: Callable[[str], str]) -> pl.Series:
     renamed = [
         rename(term)
         if term.startswith("_:")
-        else _TOKEN.sub(
+        else TOKEN.sub(
             lambda found: rename(found[0]) if found[0].startswith("_:") else found[0], term
         )
         for term in terms.gather(place)

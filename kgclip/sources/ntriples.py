@@ -18,26 +18,21 @@ from typing import IO
 import polars as pl
 import pyoxigraph as ox
 
+from kgclip.rdf.terms import IRI
 from kgclip.tables import GraphError
 
 BLOCK_BYTES = 2**22  # larger blocks leave the processor's caches and are slower
 MAX_LITERAL_BYTES = 2**24
 
-# Every IRI that matches is one by RFC 3987; not every IRI matches.
-_RANGES = r"\u00A0-\uD7FF\uF900-\uFDCF\uFDF0-\uFFEF"
-_FIRST = rf"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@{_RANGES}]|%[0-9A-Fa-f]{{2}})"
-_NEXT = rf"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?{_RANGES}]|%[0-9A-Fa-f]{{2}})"
-_HOST = r"//[A-Za-z0-9._\-]+(?::[0-9]+)?"
-_IRI = rf"<[A-Za-z][A-Za-z0-9+.\-]*:(?:{_HOST}(?:[/?]{_NEXT}*)?|{_FIRST}{_NEXT}*)(?:#{_NEXT}*)?>"
 _BLANK = r"_:[A-Za-z0-9_]+"
 # The only types that must be checked are the RDF and XSD ones: no other is written otherwise.
 _XSD_TYPE = r"<http://www\.w3\.org/2001/XMLSchema#(?:[a-rt-z][A-Za-z]*|short)>"
 _STRING = r'"[^"\\\x00-\x1F\x7F\uFFFE\uFFFF]*"'
 _LITERAL = rf"{_STRING}(?:@[a-z]{{2,3}}(?:-[a-z]{{2}})?|\^\^{_XSD_TYPE})?"
-_TRIPLE = rf"(?:{_IRI}|{_BLANK}) {_IRI} (?:{_IRI}|{_BLANK}|{_LITERAL})"
+_TRIPLE = rf"(?:{IRI}|{_BLANK}) {IRI} (?:{IRI}|{_BLANK}|{_LITERAL})"
 CERTAIN = {
     ox.RdfFormat.N_TRIPLES: rf"^{_TRIPLE} \.$",
-    ox.RdfFormat.N_QUADS: rf"^{_TRIPLE}(?: (?:{_IRI}|{_BLANK}))? \.$",
+    ox.RdfFormat.N_QUADS: rf"^{_TRIPLE}(?: (?:{IRI}|{_BLANK}))? \.$",
 }
 _NOTHING = re.compile(rb"[ \t]*(?:#[^\r]*)?\r*")
 _POSITION = re.compile(r"^Parser error at line \d+ (?:between columns|column) (\d+)[^:]*: ")

@@ -39,6 +39,7 @@ def reference_tables(
     relations: dict[str, int] = {}
     rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in COLUMNS}
     pictures: list[tuple[int, str]] = []  # written as literals
+    addresses: list[tuple[int, str]] = []  # links, too
     for quad in quads:
         predicate = quad.predicate.value
         head = entities.setdefault(name_of(quad.subject), len(entities))
@@ -53,6 +54,8 @@ def reference_tables(
                 rows["texts"].append((head, value, language, TEXT_PROPERTIES[predicate]))
             if predicate in IMAGE_PROPERTIES:
                 pictures.append((head, value))
+            if predicate == SAME_AS:
+                addresses.append((head, value))
             if not literals_as_nodes:
                 continue
         name = name_of(tail_term)
@@ -62,11 +65,12 @@ def reference_tables(
         rows["triples"].append((head, relation, tail, named))
         if predicate == RDF_TYPE:
             rows["types"].append((head, name))
-        elif predicate == SAME_AS:
+        elif predicate == SAME_AS and not name.startswith('"'):
             rows["links"].append((head, name))
         elif predicate in IMAGE_PROPERTIES and isinstance(tail_term, ox.NamedNode):
             rows["images"].append((head, name))
     rows["images"] += pictures
+    rows["links"] += addresses
     names = list(entities)
     if rename_blank:
         names, rows = renamed(names, rows)
