@@ -212,12 +212,22 @@ LAYOUT = {
     " nn.scene_graph nn.tokens nn.vocabulary sources.openmoji_scenes",
     "experiments.world_scores": "torch batches nn.model"
     " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
-    "experiments.world_paths": "torch batches reasoning similarity nn.paths"
+    "experiments.world_edges": "torch batches reasoning similarity nn.paths"
+    " experiments.world_scores",
+    "experiments.world_paths": "torch batches nn.paths experiments.world_edges"
+    " experiments.world_scores",
+    "experiments.world_opponents": "torch batches nn.paths experiments.world_edges"
+    " experiments.world_scores",
+    "experiments.world_questions": "torch batches reasoning evaluation.link_prediction"
+    " experiments.world_edges experiments.world_opponents experiments.world_scores",
+    "experiments.world_answers": "torch batches nn.model experiments.world_edges"
+    " experiments.world_opponents experiments.world_paths experiments.world_questions"
     " experiments.world_scores",
     "experiments.world_tokens": "torch batches nn.model nn.triples scorers"
     " experiments.world_scores",
     "experiments.world": "graph recipe config torch batches training nn.clip nn.model"
-    " experiments.pool experiments.world_scores experiments.world_paths",
+    " experiments.pool experiments.world_answers experiments.world_paths"
+    " experiments.world_scores",
     # Command line: the only place that turns names and config into objects.
     "cli": "tables",
     "cli.overrides": "tables",

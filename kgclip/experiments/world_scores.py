@@ -13,12 +13,13 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kgclip.batches import Corpus
-from kgclip.evaluation.link_prediction import evaluate_ranking
+from kgclip.evaluation.link_prediction import rank_answers
 from kgclip.evaluation.retrieval import evaluate_retrieval
 from kgclip.evaluation.zero_shot import evaluate_zero_shot
 from kgclip.nn.model import KnowledgeCLIP
@@ -223,8 +224,18 @@ def evaluate_facts(
         scoring: ``"encoder"``, ``"linked"`` or ``"given"``, for the key.
         part: ``"valid"`` or ``"test"``.
     """
+    return average_ranks(rank_facts(world, corpus, scores, part), scoring)
+
+
+def rank_facts(world: World, corpus: Corpus, scores: Tensor, part: str) -> pl.DataFrame:
+    """Filtered rank of every fact that is asked, both ways.
+
+    Returns:
+        ``split``, ``task``, ``group`` (the relation), ``query`` (entities of country and tail)
+        and ``rank``, a row for each answer.
+    """
     here = torch.from_numpy(world.part == part)
-    results = {}
+    tables = []
     for split, rows, cells, relations in (
         ("known_facts", here & ~world.is_new, None, ASKED_KNOWN),
         ("new_entities", here & world.is_new, None, ASKED_NEW),
@@ -233,30 +244,49 @@ def evaluate_facts(
         asked = world.true & rows[:, None]
         if cells is not None:
             asked &= cells
-        for task, metrics in _rank_both_ways(corpus, world.true, asked, scores, relations).items():
-            for metric in ("mrr", "hits@1", "hits@10"):
-                results[f"{split}/{task}/{scoring}/{metric}"] = metrics[metric]
-    return results
+        for relation in relations:
+            for task, table in _rank_relation(world, corpus, asked, scores, relation).items():
+                names = {"split": split, "task": task, "group": relation}
+                tables.append(table.select(*(pl.lit(v).alias(k) for k, v in names.items()), "*"))
+    return pl.concat(tables)
 
 
-def _rank_both_ways(
-    corpus: Corpus, true: Tensor, asked: Tensor, scores: Tensor, relations: Iterable[str]
-) -> dict[str, dict[str, float]]:
-    """Macro over relations; a tail competes with the tails of its own relation only."""
-    found: dict[str, list[dict[str, float]]] = {"image_to_fact": [], "fact_to_image": []}
-    for relation in relations:
-        number = corpus.relation_labels.index(relation)
-        columns = torch.nonzero(corpus.facts[:, 0] == number).squeeze(1)
-        columns = columns[true[:, columns].any(dim=0)]
-        block, relevant, wanted = scores[:, columns], true[:, columns], asked[:, columns]
-        if not wanted.any():
-            continue
-        found["image_to_fact"].append(evaluate_ranking(block, relevant, asked=wanted))
-        found["fact_to_image"].append(evaluate_ranking(block.T, relevant.T, asked=wanted.T))
+def _rank_relation(
+    world: World, corpus: Corpus, asked: Tensor, scores: Tensor, relation: str
+) -> dict[str, pl.DataFrame]:
+    """A tail competes with the tails of its own relation only."""
+    number = corpus.relation_labels.index(relation)
+    columns = torch.nonzero(corpus.facts[:, 0] == number).squeeze(1)
+    columns = columns[world.true[:, columns].any(dim=0)]
+    block, right, wanted = scores[:, columns], world.true[:, columns], asked[:, columns]
+    tails = corpus.facts[columns, 1]
+    found = {}
+    for task, turned in (("image_to_fact", False), ("fact_to_image", True)):
+        parts = [part.T if turned else part for part in (block, right, wanted)]
+        query, answer, ranks = rank_answers(*parts)
+        row, column = (answer, query) if turned else (query, answer)
+        pairs = zip(world.countries[row].tolist(), tails[column].tolist(), strict=True)
+        found[task] = pl.DataFrame(
+            {"query": [f"{country} {tail}" for country, tail in pairs], "rank": ranks.numpy()},
+            schema={"query": pl.String, "rank": pl.Float64},
+        )
+    return found
+
+
+def average_ranks(ranks: pl.DataFrame, scoring: str) -> dict[str, float]:
+    """Figures by key, macro over the groups, from columns as :func:`rank_facts` gives them."""
+    metrics = {
+        "mrr": (1 / pl.col("rank")).mean(),
+        "hits@1": (pl.col("rank") <= 1).mean(),
+        "hits@10": (pl.col("rank") <= 10).mean(),
+    }
+    by_group = ranks.group_by("split", "task", "group", maintain_order=True)
+    means = by_group.agg(figure.alias(name) for name, figure in metrics.items())
+    macro = means.group_by("split", "task", maintain_order=True).agg(pl.col(*metrics).mean())
     return {
-        task: {name: float(np.mean([one[name] for one in many])) for name in many[0]}
-        for task, many in found.items()
-        if many
+        f"{row['split']}/{row['task']}/{scoring}/{name}": row[name]
+        for row in macro.iter_rows(named=True)
+        for name in metrics
     }
 
 

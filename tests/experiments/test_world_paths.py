@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kgclip.batches import Corpus
+from kgclip.experiments import world_edges as we
 from kgclip.experiments import world_paths as wp
 from kgclip.experiments import world_scores as ws
 from kgclip.graph import KnowledgeGraph
@@ -18,8 +19,8 @@ def case(openmoji_tables):
     world = ws.build_world(corpus, graph.entities["type"])
     types = graph.entities["type"].to_list()
     layout = (corpus, world, types, corpus.image_features[world.flags])
-    known = wp.build_path_graph(*layout, splits=("train",))
-    given = wp.build_path_graph(*layout, splits=("train", "inference"))
+    known = we.build_path_graph(*layout, splits=("train",))
+    given = we.build_path_graph(*layout, splits=("train", "inference"))
     return corpus, world, known, given
 
 
@@ -46,7 +47,7 @@ def test_hidden_facts_leave_the_graph_both_ways(case):
     assert removed.any()
     assert not (removed & ~known.known).any()
     keep, rest = wp._without(known, removed)
-    weights = wp.normalised_weights(known, keep)
+    weights = we.normalised_weights(known, keep)
     gone = {(int(known.country[c]), int(known.fact_node[f])) for c, f in removed.nonzero().tolist()}
     count = 2 * known.edge_fact.shape[1]
     for column in torch.nonzero(weights[:count] > 0).squeeze(1)[:500].tolist():
@@ -62,7 +63,7 @@ def test_hidden_facts_leave_the_graph_both_ways(case):
 def test_rule_makes_known_facts_certain(case):
     corpus, _, _, given = case
     even = torch.full(given.known.shape, 0.25)
-    ruled = wp.apply_rule(even, given.known, corpus)
+    ruled = we.apply_rule(even, given.known, corpus)
     assert (ruled[given.known] == 1).all()
     relation = corpus.facts[:, 0]
     for row in (0, 50, 100):
@@ -87,6 +88,38 @@ def test_training_helps_and_repeats(case):
         figures = ws.evaluate_facts(world, corpus, scores, "given", "test")
         return figures["new_entities/image_to_fact/given/mrr"]
 
-    trained, untrained = (mrr(wp.answer(m, given, corpus)) for m in (model, raw))
+    trained, untrained = (mrr(wp.answer_by_paths(m, given, corpus)) for m in (model, raw))
     assert trained > untrained + 0.05
-    assert mrr(wp.answer_untrained(given, corpus)) > 0.4
+
+
+def test_loss_takes_each_right_answer_against_the_wrong_ones():
+    torch.manual_seed(0)
+    logits, true = torch.randn(4, 6), torch.rand(4, 6) > 0.6
+    true[2] = False  # nothing is right: no loss
+    true[3] = True  # nothing is wrong: none to lose
+    losses = wp.multi_answer_loss(logits, true)
+    expected = []
+    for row in (0, 1, 3):
+        wrong = [float(x) for x, t in zip(logits[row], true[row], strict=True) if not t]
+        each = []
+        for x, right in zip(logits[row], true[row], strict=True):
+            if right:
+                both = torch.tensor([float(x), *wrong])
+                each.append(float(both.logsumexp(0) - x))
+        expected.append(sum(each) / len(each))
+    torch.testing.assert_close(losses, torch.tensor(expected))
+    assert wp.multi_answer_loss(logits[:0], true[:0]).shape == (0,)
+
+
+def test_every_country_plays_new_by_the_same_rule(case):
+    """All asked facts of a new country leave; its borders, capital and demonym stay."""
+    corpus, _, known, _ = case
+    trained = torch.nonzero(known.known.any(dim=1)).squeeze(1)
+    removed = wp._hide(known, corpus, trained, wp.PathOptions(), torch.Generator().manual_seed(1))
+    new = removed.any(dim=1)
+    assert new.sum() == pytest.approx(0.25 * len(trained), abs=3)
+    asked = torch.cat(we.asked_columns(corpus))
+    assert torch.equal(removed[new][:, asked], known.known[new][:, asked])
+    others = torch.ones(len(corpus.facts), dtype=torch.bool)
+    others[asked] = False
+    assert not removed[:, others].any()
