@@ -52,6 +52,9 @@ WORLD = ReportText(
         "subregion, currency and language.",
         "new_entities_no_overlap": "The same questions, without facts whose words give the answer "
         "away, as Malaysia and the Malaysian ringgit do.",
+        "questions": "How often a model answers questions of several steps that need a fact "
+        "of a new country, such as the currency of a neighbour that speaks a language: the graph "
+        "holds the borders and the capitals, the model must find the rest.",
         "known_facts": "How often a model connects a flag with a fact that it has read in the "
         "graph, though flag and fact never stood side by side.",
         "unseen_pictures": "How well a model names emoji, and finds their subgroup, when neither "
@@ -64,17 +67,22 @@ WORLD = ReportText(
         "verbalised": "clip + every fact as a pair of texts",
         "verbalised_matched": "verbalised with as much computing as knowledge",
         "propagation": "verbalised + the mean of the neighbours in the graph, not trained",
+        "propagation_rule": "propagation, known facts certain and cosines made probabilities",
         "symbolic": "clip finds the entity, then the fact is looked up or the neighbours vote",
         "lexical": "letters that names share, no model of facts",
         "knowledge": "the graph method: facts, and a network over the graph",
         "knowledge_mean": "knowledge, its network replaced by the mean of the neighbours",
         "knowledge_rewired": "knowledge, its graph scrambled: shows whether the graph is used",
+        "vote_names": "the neighbours vote and names that share letters count, not trained",
+        "walk_facts": "walk over facts alone",
         "walk": "a random walk over facts and edges between like names and flags, not trained",
+        "paths_facts": "paths over facts alone",
         "paths": "a trained model of paths over the same edges as walk",
     },
     tasks={
         "fact_to_image": "From a fact to the picture",
         "image_to_fact": "From the picture to a fact",
+        "all": "All twelve kinds",
         "retrieval": "Between picture and name",
         "subgroup": "From the picture to its subgroup",
         "link": "From the picture to its entity",

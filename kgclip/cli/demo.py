@@ -39,6 +39,12 @@ def demo(
             "scenes: half of the steps, and only clip and graph.",
         ),
     ] = False,
+    runs: Annotated[
+        str, typer.Option(help="world: only these runs, as in clip,knowledge; default: all.")
+    ] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="world: go on from the runs that the folder holds.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder that is written: runs/demo or runs/scenes."),
@@ -52,7 +58,11 @@ def demo(
     from kgclip.report_text import OPENMOJI_CREDIT, SCENES, WORLD
 
     text = WORLD if name == Demo.world else SCENES
-    run = (_run_world if name == Demo.world else _run_scenes)(folder, numbers, split_seed, quick)
+    if name == Demo.world:
+        chosen = [part.strip() for part in runs.split(",")] if runs else None
+        run = _run_world(folder, numbers, split_seed, quick, runs=chosen, resume=resume)
+    else:
+        run = _run_scenes(folder, numbers, split_seed, quick)
     metrics = write_metrics(
         folder / "metrics.json",
         run["values"],
@@ -81,10 +91,18 @@ def demo(
     typer.echo(f"{OPENMOJI_CREDIT}\nreport: {report}")
 
 
-def _run_world(folder: Path, seeds: list[int], split_seed: int, quick: bool) -> dict[str, Any]:
-    from kgclip.experiments.world import run_world  # loads torch
+def _run_world(
+    folder: Path,
+    seeds: list[int],
+    split_seed: int,
+    quick: bool,
+    *,
+    runs: list[str] | None,
+    resume: bool,
+) -> dict[str, Any]:
+    from kgclip.experiments.world import RUNS, run_world  # loads torch
 
-    return run_world(folder, seeds, split_seed, quick)
+    return run_world(folder, seeds, split_seed, quick, runs=runs or tuple(RUNS), resume=resume)
 
 
 def _run_scenes(folder: Path, seeds: list[int], split_seed: int, quick: bool) -> dict[str, Any]:
