@@ -3,7 +3,8 @@
 Node stores hold ``entity_id`` and edge stores ``triple_id``, long tensors that every transform of
 PyG slices; names live once, in ``data.entity_names`` and ``data.relation_names``, and the graph's
 tables in ``data.graph``. So :func:`from_hetero` finds its way back after ``subgraph``,
-``to_homogeneous`` and sampling.
+``to_homogeneous`` and sampling. Edges between entities that are alike come in as edge types of
+their own; their ``triple_id`` is the number of triples + the number of their kind.
 """
 
 from __future__ import annotations
@@ -137,6 +138,7 @@ def from_hetero(data: HeteroData | Data) -> KnowledgeGraph:
     entities = _ids(data.node_stores, "entity_id", "node")
     triples = _ids(data.edge_stores, "triple_id", "edge")
     triples = torch.unique(torch.where(triples < 0, -1 - triples, triples))
+    triples = triples[triples < graph.num_triples]  # the rest is similarity
     keep = np.zeros(graph.num_entities, dtype=bool)
     keep[entities.numpy()] = True
     if keep.all() and len(triples) == graph.num_triples:
@@ -160,16 +162,34 @@ def _ids(stores: Sequence[object], name: str, kind: str) -> Tensor:
 
 
 def global_edges(data: HeteroData | Data) -> tuple[Tensor, Tensor]:
-    """All edges of converted data, in the ids of the graph's entities.
+    """All facts of converted data, in the ids of the graph's entities.
 
     Args:
-        data: As :func:`to_hetero` makes it, whole, cut or merged to one type.
+        data: As :func:`to_hetero` makes it, whole, cut or merged to one type. Edges that
+            :func:`add_similarity` made are left out.
 
     Returns:
         ``edge_index`` long [2, M] and ``edge_type`` long [M].
     """
+    edge_index, edge_type, _ = weighted_edges(data)
+    facts = edge_type < 2 * data.graph.num_relations
+    return edge_index[:, facts], edge_type[facts]
+
+
+def weighted_edges(data: HeteroData | Data) -> tuple[Tensor, Tensor, Tensor]:
+    """All edges of converted data, similarity included, in the ids of the graph's entities.
+
+    Args:
+        data: As for :func:`global_edges`.
+
+    Returns:
+        ``edge_index`` long [2, M], ``edge_type`` long [M]: R relations, their inverses, then a
+        number for each of ``data.similarity_names``; and ``edge_weight`` float [M], 1 for facts.
+    """
+    count, num_triples = data.graph.num_relations, data.graph.num_triples
     relations = torch.from_numpy(data.graph.triples["relation"].to_numpy().copy())
     indices, types = [torch.zeros(2, 0, dtype=torch.long)], [torch.zeros(0, dtype=torch.long)]
+    weights = [torch.zeros(0)]
     for store in data.edge_stores:
         ends = store._key[::2] if isinstance(data, HeteroData) else (None, None)
         source, target = (data.entity_id if end is None else data[end].entity_id for end in ends)
@@ -177,9 +197,71 @@ def global_edges(data: HeteroData | Data) -> tuple[Tensor, Tensor]:
         indices.append(torch.stack([source[row], target[column]]))
         # Not edge_type: to_homogeneous() overwrites it with the number of the edge type.
         triple = store.triple_id
-        relation = relations[torch.where(triple < 0, -1 - triple, triple)]
-        types.append(torch.where(triple < 0, relation + data.graph.num_relations, relation))
-    return torch.cat(indices, dim=1), torch.cat(types)
+        fact = torch.where(triple < 0, -1 - triple, triple)
+        alike = fact - num_triples  # of similarity edges the kind, below 0 for facts
+        relation = torch.full_like(fact, 2 * count) + alike
+        relation[alike < 0] = relations[fact[alike < 0]]
+        types.append(torch.where(triple < 0, relation + count, relation))
+        weight = getattr(store, "edge_weight", None)
+        weights.append(torch.ones(len(fact)) if weight is None else weight)
+    return torch.cat(indices, dim=1), torch.cat(types), torch.cat(weights)
+
+
+def add_similarity(
+    data: HeteroData, label: str, edge_index: np.ndarray, similarity: np.ndarray
+) -> None:
+    """Add edges between entities that are alike, as edge types of their own.
+
+    Such edges carry no fact: :func:`from_hetero` and :func:`global_edges` pass them over, and
+    new entities get them as soon as they have a name or a picture.
+
+    Args:
+        data: As :func:`to_hetero` makes it, whole or cut. Changed in place: each pair of node
+            types that has such edges gets a store, with ``edge_weight``; facts weigh 1.
+        label: What the edges say, as "looks like"; once in ``data.similarity_names``.
+        edge_index: In the ids of the graph's entities, as
+            :func:`~kgclip.similarity.nearest_edges` gives them; edges of entities that the data
+            lack are left out. Int64 [2, M].
+        similarity: Weight of each edge, at least 0. Float [M].
+
+    Raises:
+        GraphError: If the data were not made by :func:`to_hetero`, or the label is there already.
+        ValueError: If shapes differ or an entity is not in the graph.
+    """
+    graph = getattr(data, "graph", None)
+    if not isinstance(graph, KnowledgeGraph):
+        raise GraphError("data.graph is missing: only what to_hetero made can take similarity")
+    names = list(getattr(data, "similarity_names", ()))
+    if label in names:
+        raise GraphError(f"similarity {label!r} is there already; choose another label")
+    edges = torch.as_tensor(edge_index, dtype=torch.long)
+    weight = torch.as_tensor(similarity, dtype=torch.float)
+    if edges.ndim != 2 or len(edges) != 2 or weight.shape != edges.shape[1:]:
+        raise ValueError(
+            f"edge_index {list(edges.shape)} and similarity {list(weight.shape)} given, "
+            "[2, M] and [M] expected"
+        )
+    if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < graph.num_entities:
+        raise ValueError(f"edge_index: entities in [0, {graph.num_entities}) expected")
+    labels = [text or name for name, text in graph.relations.select("name", "label").iter_rows()]
+    key = unique_keys([*labels, *names, label])[-1]
+    kind = torch.full((graph.num_entities,), -1)
+    place = torch.full((graph.num_entities,), -1)
+    for number, node_type in enumerate(data.node_types):
+        ids = data[node_type].entity_id
+        kind[ids], place[ids] = number, torch.arange(len(ids))
+    for store in data.edge_stores:
+        if "edge_weight" not in store:
+            store.edge_weight = torch.ones(store.num_edges)
+    ends = kind[edges]
+    for source, target in torch.unique(ends[:, (ends >= 0).all(dim=0)].T, dim=0).tolist():
+        mine = (ends[0] == source) & (ends[1] == target)
+        store = data[data.node_types[source], key, data.node_types[target]]
+        store.edge_index, store.edge_weight = place[edges[:, mine]], weight[mine]
+        count = int(mine.sum())
+        store.edge_type = torch.full((count,), 2 * graph.num_relations + len(names))
+        store.triple_id = torch.full((count,), graph.num_triples + len(names))
+    data.similarity_names = [*names, label]
 
 
 def edge_index_and_type(

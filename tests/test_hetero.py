@@ -5,16 +5,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
 from kgclip.graph import KnowledgeGraph
 from kgclip.hetero import (
+    add_similarity,
     edge_index_and_type,
     from_hetero,
     global_edges,
     to_hetero,
     unique_keys,
+    weighted_edges,
 )
+from kgclip.nn.paths import PathEncoder, random_walk_weights
+from kgclip.similarity import nearest_edges, text_vectors
 from kgclip.tables import GraphError, build_tables
 from tests.test_storage import graphs
 
@@ -137,3 +141,79 @@ def test_other_data_are_refused(graph):
     del data["Río"].entity_id
     with pytest.raises(GraphError, match="no entity_id"):
         from_hetero(data)
+
+
+def with_similarity(graph, by_type=True):
+    data = to_hetero(graph, by_type=by_type)
+    add_similarity(data, "looks like", np.array([[0, 1, 3], [1, 2, 0]]), np.array([0.9, 0.5, 0.2]))
+    add_similarity(data, "r 1", np.array([[2], [0]]), np.array([0.3]))  # named like a relation
+    return data
+
+
+@pytest.mark.parametrize("by_type", [False, True])
+def test_similarity_edges_are_edge_types(graph, by_type):
+    data = with_similarity(graph, by_type)
+    expected = {(0, 1, 6, 0.9), (1, 2, 6, 0.5), (3, 0, 6, 0.2), (2, 0, 7, 0.3)}
+    for seen in (data, data.to_homogeneous()):
+        edge_index, edge_type, weight = weighted_edges(seen)
+        alike = edge_type >= 6
+        rows = zip(*edge_index[:, alike].tolist(), edge_type[alike].tolist(), strict=False)
+        found = {(*row, round(float(w), 6)) for row, w in zip(rows, weight[alike], strict=True)}
+        assert found == expected
+        assert (weight[~alike] == 1).all()
+        assert from_hetero(seen) == graph, "similarity is no fact"
+        plain = to_hetero(graph, by_type=by_type)
+        facts, kinds = global_edges(seen)
+        assert sorted(zip(*facts.tolist(), kinds.tolist(), strict=True)) == sorted(
+            zip(*global_edges(plain)[0].tolist(), global_edges(plain)[1].tolist(), strict=True)
+        )
+    assert data.similarity_names == ["looks like", "r 1"]
+    assert data.validate()
+
+
+def test_similarity_of_what_was_cut_is_left_out(graph):
+    cut = to_hetero(graph).subgraph({"http_x_City": torch.tensor([0])})
+    add_similarity(cut, "looks like", np.array([[0, 1], [2, 0]]), np.array([0.9, 0.8]))
+    edge_index, edge_type, _ = weighted_edges(cut)
+    assert edge_index[:, edge_type == 6].tolist() == [[0], [2]]
+    later = with_similarity(graph).subgraph({"http_x_City": torch.tensor([0])})
+    edge_index, edge_type, _ = weighted_edges(later)
+    assert sorted(edge_index[:, edge_type >= 6].T.tolist()) == [[2, 0], [3, 0]]
+
+
+def test_similarity_mistakes_are_named(graph):
+    data = with_similarity(graph)
+    edges, weights = np.array([[0], [1]]), np.array([0.5])
+    with pytest.raises(GraphError, match="there already"):
+        add_similarity(data, "looks like", edges, weights)
+    with pytest.raises(GraphError, match="only what to_hetero made"):
+        add_similarity(HeteroData(), "x", edges, weights)
+    with pytest.raises(ValueError, match=r"\[2, M\] and \[M\] expected"):
+        add_similarity(data, "x", edges, np.ones(2))
+    with pytest.raises(ValueError, match=r"\[0, 4\) expected"):
+        add_similarity(data, "x", edges + 3, weights)
+
+
+def test_paths_walk_names_that_are_alike(graph):
+    """From names and facts to scores: a new entity without facts is reached by its name."""
+    names = ["Kenya", "Uganda", "Kenyan shilling", "Kenyan pound"]
+    vectors = text_vectors(names)
+    cosines = (vectors @ vectors.T).toarray()
+    every = np.arange(4)
+    data = to_hetero(graph)
+    found = nearest_edges(cosines, every, every, k=2, threshold=0.1)
+    add_similarity(data, "named like", *found)
+    edge_index, edge_type, weight = weighted_edges(data)
+    num_relations = 2 * graph.num_relations + len(data.similarity_names)
+    walk = random_walk_weights(edge_index, edge_type, weight, num_relations)
+    torch.manual_seed(0)
+    model = PathEncoder(graph.num_relations, num_relations, channels=4, num_layers=2).eval()
+    start = torch.eye(4)[3:]  # "alone" in the graph: no fact, only its name
+    question = torch.tensor([1])
+    scores = model(start, question, edge_index, edge_type, walk)
+    facts = edge_type < 6
+    without = model(start, question, edge_index[:, facts], edge_type[facts], walk[facts])
+    assert (scores[0, 2] != without[0, 2]) & (scores[0, 1] != without[0, 1])
+    model.zero_grad()
+    scores.sum().backward()
+    assert all(p.grad is not None for p in model.relations.parameters())

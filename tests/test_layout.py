@@ -225,7 +225,7 @@ LAYOUT = {
     " experiments.world_scores",
     "experiments.world_tokens": "torch batches nn.model nn.triples scorers"
     " experiments.world_scores",
-    "experiments.world": "graph recipe config torch batches training nn.clip nn.model"
+    "experiments.world": "graph recipe config batches tables trainer training nn.clip nn.model"
     " experiments.pool experiments.world_answers experiments.world_paths"
     " experiments.world_scores",
     # Command line: the only place that turns names and config into objects.

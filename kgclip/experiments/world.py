@@ -19,7 +19,6 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
-from torch import nn
 
 from kgclip.batches import Corpus
 from kgclip.config import TrainConfig, load_config
@@ -32,6 +31,7 @@ from kgclip.nn.clip import build_tokenizer
 from kgclip.nn.model import KnowledgeCLIP
 from kgclip.recipe import build_graph
 from kgclip.tables import GraphError
+from kgclip.trainer import Trainer
 from kgclip.training import build_corpus, build_model, fit
 
 # Steps of the matched runs per step of `knowledge`: measured ratios of CPU seconds a step, fixed
@@ -92,6 +92,9 @@ def _base_config(overrides: Mapping[str, object] | None = None) -> TrainConfig:
         return load_config(file, overrides)
 
 
+STEPS = _base_config().trainer.steps  # of `knowledge`
+
+
 def run_world(
     output: Path,
     seeds: Sequence[int],
@@ -132,12 +135,12 @@ def run_world(
     console = Console(stderr=True)
     console.print("building the graph")
     build_graph("openmoji", overrides={"splits.seed": split_seed}, output=output / "graph")
-    steps = _QUICK_STEPS if quick else _base_config().trainer.steps
+    steps = _QUICK_STEPS if quick else STEPS
     # The longest first, so that no core idles at the end.
     order = ("knowledge", "clip_matched", "verbalised_matched", "verbalised", "clip")
     jobs = [Job(run, seed, steps, output, resume) for seed in seeds for run in order if run in runs]
     console.print("running the pictures through the frozen trunk")
-    _build_corpus(jobs[0])
+    build_job(jobs[0])
     done = run_jobs(
         _run_job, jobs, [job.config().trainer.steps for job in jobs], "training", console
     )
@@ -162,7 +165,8 @@ def run_world(
     }
 
 
-def _build_corpus(job: Job) -> tuple[Corpus, KnowledgeCLIP, pl.DataFrame]:
+def build_job(job: Job) -> tuple[Corpus, KnowledgeCLIP, pl.DataFrame]:
+    """The material of a run, its model before training, and the graph's entities."""
     graph = load_graph(job.output / "graph")
     config = job.config()
     model, preprocess = build_model(config)
@@ -170,23 +174,23 @@ def _build_corpus(job: Job) -> tuple[Corpus, KnowledgeCLIP, pl.DataFrame]:
     return corpus, model, graph.entities
 
 
-def _run_job(job: Job) -> dict[str, Any]:
-    """Train and evaluate one model, in a worker process."""
-    corpus, model, entities = _build_corpus(job)
-    graph = load_graph(job.output / "graph")
-
-    def count(step: int, _: nn.Module) -> None:
-        count_step(step)
-
-    trainer = fit(
+def fit_job(job: Job, corpus: Corpus, model: KnowledgeCLIP) -> Trainer:
+    """Train the model of a run in place; each step is counted for the progress bar."""
+    return fit(
         job.config(),
-        graph,
+        load_graph(job.output / "graph"),
         corpus,
         model,
         output=job.folder,
         resume="auto" if job.resume else None,
-        on_step=count,
+        on_step=lambda step, _: count_step(step),
     )
+
+
+def _run_job(job: Job) -> dict[str, Any]:
+    """Train and evaluate one model, in a worker process."""
+    corpus, model, entities = build_job(job)
+    trainer = fit_job(job, corpus, model)
     world = build_world(corpus, entities["type"])
     features = encode_world(model, corpus, world, build_tokenizer(job.config().model.name))
     options = PathOptions(seed=job.seed)
