@@ -85,13 +85,13 @@ class TokenScorer:
         chunk: Texts or queries in one pass.
     """
 
+    @torch.no_grad()
     def __init__(self, model: KnowledgeCLIP, corpus: Corpus, chunk: int = 256) -> None:
         assert model.triple_encoder is not None
         self.encoder, self.chunk = model.triple_encoder, chunk
         self.relations = corpus.text_features(model.clip, corpus.relation_text)
         self.tokens = self._read(model, corpus.text)
-        rows = torch.split(torch.arange(len(corpus.text)), chunk)
-        self.entities = torch.cat([self.encoder.encode(self.tokens[r], None, None) for r in rows])
+        self.entities = self._alone(model, corpus)
 
     @torch.no_grad()
     def __call__(self, anchor_ids: Tensor, relation_ids: Tensor, side: str) -> Tensor:
@@ -103,7 +103,13 @@ class TokenScorer:
             queries.append(self.encoder.encode(*ends))
         return torch.cat(queries) @ self.entities.T
 
-    @torch.no_grad()
+    def _alone(self, model: KnowledgeCLIP, corpus: Corpus) -> Tensor:
+        """f(e, ∅, ∅) of every entity. Float [N, D]."""
+        if self.encoder.options.alone == "towers":
+            return corpus.text_features(model.clip, corpus.text)
+        rows = torch.split(torch.arange(len(corpus.text)), self.chunk)
+        return torch.cat([self.encoder.encode(self.tokens[r], None, None) for r in rows])
+
     def _read(self, model: KnowledgeCLIP, text: Tensor) -> Tokens:
         """Embedded tokens of all texts, padded to one length. [N, L, width]."""
         parts = []

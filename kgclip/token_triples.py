@@ -32,6 +32,8 @@ class TokenTriples:
         graph: Its texts, of the language of an entity's label, and its pictures are drawn from.
         tokenizer: From texts to token ids [B, L].
         image_tokens: Cached tokens (or pictures) by row of ``graph.images``. Float [I, L, W].
+        image_features: Cached trunk features by row of ``graph.images``, for an encoder that
+            takes the towers' features of entities. Float [I, W].
         image_share: Share of ends that are read as pictures, in [0, 1].
         asked: What the model shall compute, of ``QUERIES``.
 
@@ -47,6 +49,7 @@ class TokenTriples:
         tokenizer: Callable[[list[str]], Tensor],
         image_tokens: Tensor,
         *,
+        image_features: Tensor | None = None,
         image_share: float = 0.5,
         asked: Sequence[str] = QUERIES,
     ) -> None:
@@ -55,10 +58,12 @@ class TokenTriples:
                 f"image_tokens has {len(image_tokens)} rows; expected one for each of the graph's "
                 f"{len(graph.images)} pictures"
             )
-        self.image_tokens, self.image_share, self.asked = image_tokens, image_share, tuple(asked)
+        self.image_tokens, self.image_features = image_tokens, image_features
+        self.image_share, self.asked = image_share, tuple(asked)
         owner, texts = _texts(graph)
         self.text = tokenizer(texts)
         self.text_mask: Tensor | None = None
+        self.text_features: Tensor | None = None
         names = zip(graph.relations["label"], graph.relations["name"], strict=True)
         self.relation_text = tokenizer([label or name for label, name in names])
         split = graph.images["split"]
@@ -79,12 +84,14 @@ class TokenTriples:
         """
         device = next(clip.parameters()).device
         self.relation_text = encode_text_trimmed(clip, self.relation_text.to(device))
-        parts = []
+        parts, features = [], []
         for ids in torch.split(self.text.to(device), chunk):
-            _, states, mask = encode_with_tokens(clip, text=ids)
+            joint, states, mask = encode_with_tokens(clip, text=ids)
+            features.append(joint)
             parts.append(pool_tokens(Tokens(states, mask), max_tokens))
         read = concatenate(parts)
         self.text, self.text_mask = read.states, read.mask
+        self.text_features = torch.cat(features)
 
     def __call__(
         self, triples: Tensor, known: NegativeSampler, generator: torch.Generator
@@ -111,11 +118,17 @@ class TokenTriples:
             torch.stack([as_image.long(), row, ends], dim=1), dim=0, return_inverse=True
         )
         image_mask = uses[:, 0].bool()
-        texts = uses[~image_mask, 1]
+        texts, images = uses[~image_mask, 1], uses[image_mask, 1]
+
+        def of(features: Tensor | None, rows: Tensor) -> Tensor | None:
+            return None if features is None else features[rows]
+
         inputs = TokenInputs(
             text=self.text[texts],
-            text_mask=None if self.text_mask is None else self.text_mask[texts],
-            image=self.image_tokens[uses[image_mask, 1]],
+            text_mask=of(self.text_mask, texts),
+            text_features=of(self.text_features, texts),
+            image=self.image_tokens[images],
+            image_features=of(self.image_features, images),
             image_mask=image_mask,
             relation_text=self.relation_text,
             triples=torch.stack([use[: len(head)], relation, use[len(head) :]]),

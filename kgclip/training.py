@@ -144,6 +144,7 @@ def build_batches(
             graph,
             build_tokenizer(config.model.name),
             corpus.image_tokens,
+            image_features=corpus.image_features,
             image_share=config.batches.image_share,
             asked=[field for field in QUERIES if field in reads],
         )

@@ -20,8 +20,9 @@ def corpus(graph):  # noqa: F811
 
 @torch.no_grad()
 @pytest.mark.parametrize("side", ["head", "tail"])
-def test_token_scores_are_the_triple_encoders(corpus, clip, side):  # noqa: F811
-    options = TripleEncoderOptions(width=32, num_heads=2, max_tokens=4)
+@pytest.mark.parametrize("alone", ["fused", "towers"])
+def test_token_scores_are_the_triple_encoders(corpus, clip, side, alone):  # noqa: F811
+    options = TripleEncoderOptions(width=32, num_heads=2, max_tokens=4, alone=alone)
     model = KnowledgeCLIP(clip, None, build_triple_encoder(clip, options)).eval()
     scores = TokenScorer(model, corpus, chunk=2)(*QUERIES, side)
     assert scores.shape == (3, corpus.num_entities)

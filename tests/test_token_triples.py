@@ -168,6 +168,8 @@ def test_texts_of_a_frozen_tower_are_read_once(graph, image_tokens, model):
         plain = TokenTriples(graph, tokenizer, image_tokens)
         cached = TokenTriples(graph, tokenizer, image_tokens)
         cached.cache_texts(model.clip, max_tokens=4, chunk=2)
+        expected_features = model.encode_text(plain.text)
+        torch.testing.assert_close(cached.text_features, expected_features)
         expected = model(triples=draw(plain)[0])
         model.clip.transformer.resblocks[0].register_forward_hook(lambda *_: pytest.fail("read"))
         found = model(triples=draw(cached)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kgclip.batches import Corpus
@@ -32,10 +33,13 @@ def score_tokens(
     assert encoder is not None
     assert corpus.image_tokens is not None
     scorer = TokenScorer(model, corpus)
-    states = corpus.image_tokens[world.flags].to(model.logit_scale.device)
-    pictures = Tokens(states, torch.ones_like(states[:, :, 0], dtype=torch.bool))
-    is_image = torch.ones(len(states), dtype=torch.bool, device=states.device)
-    flags = encoder.encode(encoder.embed(None, pictures, is_image), None, None)
+    if encoder.options.alone == "towers":
+        flags = F.normalize(model.project_image(corpus.image_features[world.flags]), dim=-1)
+    else:
+        states = corpus.image_tokens[world.flags].to(model.logit_scale.device)
+        pictures = Tokens(states, torch.ones_like(states[:, :, 0], dtype=torch.bool))
+        is_image = torch.ones(len(states), dtype=torch.bool, device=states.device)
+        flags = encoder.encode(encoder.embed(None, pictures, is_image), None, None)
     relation, tail = corpus.facts.T
     facts = torch.cat(
         [

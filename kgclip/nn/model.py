@@ -306,7 +306,13 @@ class KnowledgeCLIP(nn.Module):
         towers = run_towers(self.clip, image, text, triples)
         output.image_features, output.text_features = towers.image_features, towers.text_features
         entities = encoder.embed(towers.text, towers.image, triples.image_mask)
-        found = encoder(entities, towers.relation_features, triples.triples, triples.asked)
+        found = encoder(
+            entities,
+            towers.relation_features,
+            triples.triples,
+            triples.asked,
+            towers.entity_features,
+        )
         for field, value in found.items():
             setattr(output, field, value)
 

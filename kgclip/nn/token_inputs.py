@@ -38,6 +38,8 @@ class TokenInputs:
             the image-text pairs where they are given as pictures, then ``image``. Long [I];
             ``None`` = ``image`` holds one for each, in their order.
         text_mask: True at real ones among cached tokens of texts; ``None`` = all. Bool [E - I, L].
+        image_features: Cached trunk features beside cached tokens of pictures. Float [P, W].
+        text_features: Cached features beside cached tokens of texts. Float [E - I, D].
         asked: What to compute, of ``QUERIES``.
     """
 
@@ -48,6 +50,8 @@ class TokenInputs:
     triples: Tensor
     image_rows: Tensor | None = None
     text_mask: Tensor | None = None
+    image_features: Tensor | None = None
+    text_features: Tensor | None = None
     asked: Sequence[str] = QUERIES
 
 
@@ -61,6 +65,8 @@ class TowerOutput:
         relation_features: Relations, unit vectors. Float [R, D].
         text: Tokens of the entities read as text; ``None`` = there are none.
         image: Tokens of the entities read as pictures; ``None`` = there are none.
+        entity_features: The entities, unit vectors; ``None`` where tokens were cached without
+            features. Float [E, D].
     """
 
     image_features: Tensor | None
@@ -68,6 +74,7 @@ class TowerOutput:
     relation_features: Tensor
     text: Tokens | None
     image: Tokens | None
+    entity_features: Tensor | None
 
 
 def run_towers(
@@ -81,13 +88,15 @@ def run_towers(
         text: Tokens of their captions, long [B, L], or cached features, float [B, D].
         inputs: The triples and their entities.
     """
-    image_features, pictures = _run_image_tower(clip, image, inputs)
+    image_features, pictures, of_pictures = _run_image_tower(clip, image, inputs)
     read = _run_text_tower(
         clip, {"pairs": text, "relations": inputs.relation_text, "entities": inputs.text}
     )
     text_features, _ = read.get("pairs", (text, None))
     relations, _ = read.get("relations", (inputs.relation_text, None))
-    _, texts = read.get("entities", (None, Tokens(inputs.text, _mask(inputs))))
+    of_texts, texts = read.get(
+        "entities", (inputs.text_features, Tokens(inputs.text, _mask(inputs)))
+    )
     assert relations is not None  # never missing
     return TowerOutput(
         None if image_features is None else F.normalize(image_features, dim=-1),
@@ -95,13 +104,30 @@ def run_towers(
         F.normalize(relations, dim=-1),
         texts if len(inputs.text) else None,
         pictures,
+        _by_entity(inputs.image_mask, of_texts, of_pictures),
     )
+
+
+def _by_entity(
+    image_mask: Tensor, of_texts: Tensor | None, of_pictures: Tensor | None
+) -> Tensor | None:
+    """Features of texts and pictures, in the order of the entities, normalised. [E, D]."""
+    masks = ~image_mask, image_mask
+    parts = [(mask, part) for mask, part in zip(masks, (of_texts, of_pictures), strict=True)
+             if mask.any()]  # fmt: skip
+    given = [part for _, part in parts if part is not None]
+    if not given or len(given) < len(parts):
+        return None
+    features = given[0].new_zeros(len(image_mask), given[0].shape[1])
+    for (mask, _), part in zip(parts, given, strict=True):
+        features = features.index_put((mask,), part.to(features.dtype))
+    return F.normalize(features, dim=-1)
 
 
 def _run_image_tower(
     clip: nn.Module, image: Tensor | None, inputs: TokenInputs
-) -> tuple[Tensor | None, Tokens | None]:
-    """Features of the pairs, and tokens of the entities read as pictures."""
+) -> tuple[Tensor | None, Tokens | None, Tensor | None]:
+    """Features of the pairs; tokens and features of the entities read as pictures."""
     pictures, rows, pairs = inputs.image, inputs.image_rows, 0
     features = None
     if image is not None and image.ndim == pictures.ndim == 4:
@@ -109,8 +135,11 @@ def _run_image_tower(
     elif image is not None:
         features = _project(clip, image)
     if not len(pictures):
-        return features, None
+        return features, None, None
+    joint: Tensor | None = None
     if pictures.ndim == 3:
+        if inputs.image_features is not None:
+            joint = _project(clip, inputs.image_features)
         tokens = Tokens(pictures, torch.ones_like(pictures[:, :, 0], dtype=torch.bool))
     else:
         joint, states, mask = encode_with_tokens(clip, image=pictures)
@@ -118,7 +147,9 @@ def _run_image_tower(
         tokens = Tokens(states, mask)
     if rows is None:
         rows = torch.arange(pairs, len(pictures), device=pictures.device)
-    return features, tokens[rows] if len(rows) else None
+    if not len(rows):
+        return features, None, None
+    return features, tokens[rows], None if joint is None else joint[rows]
 
 
 def _run_text_tower(

@@ -21,6 +21,7 @@ from torchvision.ops import StochasticDepth
 # What a triple can be asked for, by the fields of KnowledgeOutput that answer.
 QUERIES = ("head_query", "tail_query", "relation_logits")
 MASKS = ("zero", "key_padding")
+ALONE = ("fused", "towers")
 
 
 @dataclasses.dataclass
@@ -52,6 +53,9 @@ class TripleEncoderOptions:
             part in attention) or ``"key_padding"`` (nothing attends to it).
         missing_tokens: How many zero vectors stand for a missing entity.
         drop_path: Rate at which a layer's update is dropped in training, in [0, 1).
+        alone: What an entity alone is: ``"fused"`` (the paper's f(e, ∅, ∅)), or ``"towers"``: the
+            feature that its tower gives it anyway, so that what E2E learns is the towers' to
+            keep and the transformer is needed for questions alone.
         slots: Whether an embedding tells head, relation and tail apart; without it
             f(h, r, ∅) = f(∅, r, h).
 
@@ -66,11 +70,13 @@ class TripleEncoderOptions:
     mask: str = "zero"
     missing_tokens: int = 16
     drop_path: float = 0.0
+    alone: str = "fused"
     slots: bool = True
 
     def __post_init__(self) -> None:
-        if self.mask not in MASKS:
-            raise ValueError(f"mask: {self.mask!r} given, one of {MASKS} expected")
+        for name, known in (("mask", MASKS), ("alone", ALONE)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: {getattr(self, name)!r} given, one of {known} expected")
         if self.num_heads < 1 or self.width % self.num_heads:
             raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
         for name in ("num_layers", "max_tokens", "missing_tokens"):
@@ -205,7 +211,12 @@ class TripleEncoder(nn.Module):
         return logits
 
     def forward(
-        self, entities: Tokens, relations: Tensor, triples: Tensor, asked: Sequence[str] = QUERIES
+        self,
+        entities: Tokens,
+        relations: Tensor,
+        triples: Tensor,
+        asked: Sequence[str] = QUERIES,
+        alone: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Encode a batch of triples and its entities.
 
@@ -214,13 +225,25 @@ class TripleEncoder(nn.Module):
             relations: Features of all relations. Float [R, D].
             triples: Rows of head, relation and tail. Long [3, T].
             asked: What to compute, of ``QUERIES``.
+            alone: The towers' features of the entities, unit vectors, where the options say
+                that they stand for an entity alone. Float [E, D].
 
         Returns:
             ``entity_features``, float [E, D], and what is asked: ``head_query`` f(∅, r, t) and
             ``tail_query`` f(h, r, ∅), float [T, D], ``relation_logits``, float [T, R].
+
+        Raises:
+            ValueError: If the towers' features are needed and not given.
         """
         head, relation, tail = triples
-        found = {"entity_features": self.encode(entities, None, None)}
+        if self.options.alone == "fused":
+            alone = self.encode(entities, None, None)
+        if alone is None:
+            raise ValueError(
+                "alone='towers' needs the towers' features: give TokenInputs image_features "
+                "beside cached image tokens, and text_features beside cached text tokens"
+            )
+        found = {"entity_features": alone}
         if "head_query" in asked:
             found["head_query"] = self.encode(None, relations[relation], entities[tail])
         if "tail_query" in asked:

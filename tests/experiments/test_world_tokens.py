@@ -19,17 +19,18 @@ from tests.test_batches import tokenizer
 def corpus(openmoji_tables):
     graph = KnowledgeGraph(split_world(openmoji_tables, seed=5))
     pictures = torch.randn(len(graph.images), 3, 32, generator=torch.Generator().manual_seed(0))
-    return Corpus(graph, tokenizer, torch.zeros(len(graph.images), 16), pictures), graph
+    return Corpus(graph, tokenizer, torch.randn(len(graph.images), 16), pictures), graph
 
 
+@pytest.mark.parametrize("alone", ["fused", "towers"])
 @pytest.mark.parametrize("cell", [(0, 0), (17, 300)])
-def test_each_cell_is_the_models_own_answer(corpus, cell):
+def test_each_cell_is_the_models_own_answer(corpus, cell, alone):
     corpus, graph = corpus
     torch.manual_seed(0)
     vision = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16}
     text = {"context_length": 8, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}
     clip = CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text)
-    options = TripleEncoderOptions(width=16, num_heads=2, num_layers=1, max_tokens=4)
+    options = TripleEncoderOptions(width=16, num_heads=2, num_layers=1, max_tokens=4, alone=alone)
     model = KnowledgeCLIP(clip, None, build_triple_encoder(clip, options)).eval()
     world = ws.build_world(corpus, graph.entities["type"])
     count = len(world.countries)
@@ -43,6 +44,7 @@ def test_each_cell_is_the_models_own_answer(corpus, cell):
     inputs = TokenInputs(
         text=corpus.text[[int(world.countries[row]), tail]],
         image=corpus.image_tokens[world.flags[row : row + 1]],
+        image_features=corpus.image_features[world.flags[row : row + 1]],
         image_mask=torch.tensor([False, False, True]),
         relation_text=corpus.relation_text[: corpus.num_relations],
         triples=torch.tensor([[0], [relation], [1]]),

@@ -254,6 +254,34 @@ def test_cached_tokens_give_what_the_towers_give(fused, clip):
         torch.testing.assert_close(getattr(found, field), getattr(expected, field))
 
 
+@pytest.mark.parametrize("mask", [[True, False, True], [False] * 3, [True] * 3])
+def test_an_entity_alone_can_be_what_its_tower_says(clip, mask):
+    options = dataclasses.replace(SMALL, alone="towers")
+    model = KnowledgeCLIP(clip, None, build_triple_encoder(clip, options)).eval()
+    inputs = token_inputs(mask)
+    output = model(triples=inputs)
+    from_text = iter(clip.encode_text(inputs.text, normalize=True))
+    from_image = iter(clip.encode_image(inputs.image, normalize=True) if any(mask) else [])
+    for row, is_image in enumerate(mask):
+        expected = next(from_image if is_image else from_text)
+        torch.testing.assert_close(output.entity_features[row], expected)
+    assert output.head_query.shape == (5, WIDTH)
+
+
+def test_cached_tokens_need_features_beside_them_for_that(clip):
+    options = dataclasses.replace(SMALL, alone="towers")
+    model = KnowledgeCLIP(clip, None, build_triple_encoder(clip, options)).eval()
+    inputs = token_inputs([True, False, True])
+    with torch.no_grad():
+        cached = dataclasses.replace(inputs, image=encode_tokens(clip, image=inputs.image)[0])
+        with pytest.raises(ValueError, match="give TokenInputs image_features"):
+            model(triples=cached)
+        cached.image_features = clip.encode_image(inputs.image)
+        torch.testing.assert_close(
+            model(triples=cached).entity_features, model(triples=inputs).entity_features
+        )
+
+
 def test_entity_losses_reach_both_towers_through_their_tokens(fused, clip):
     output = fused(triples=token_inputs([True, False, True], asked=["head_query", "tail_query"]))
     assert output.relation_logits is None

@@ -212,6 +212,7 @@ def test_presets_have_the_published_sizes():
     ("options", "message"),
     [
         ({"mask": "none"}, "mask: 'none'"),
+        ({"alone": "tower"}, "alone: 'tower'"),
         ({"num_heads": 3}, "no multiple of num_heads 3"),
         ({"max_tokens": 0}, "max_tokens: 0"),
         ({"drop_path": 1.0}, r"drop_path: 1\.0"),
