@@ -122,6 +122,7 @@ def run_scenes(
     *,
     runs: Mapping[str, Mapping[str, Mapping[str, Any]]] = RUNS,
     steps: int = STEPS,
+    overrides: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Draw the scenes, train every run with every seed, and probe.
 
@@ -131,6 +132,7 @@ def run_scenes(
         split_seed: What is held out, and every scene.
         runs: Losses by run, as in :data:`RUNS`.
         steps: Of every run but those in :data:`MATCHED`, which take their share.
+        overrides: Of the recipe ``scenes``.
 
     Returns:
         ``split_seed``, ``seeds``, ``steps``, ``wall_seconds``; ``seconds``: CPU

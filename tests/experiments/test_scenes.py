@@ -8,10 +8,21 @@ import torch.nn.functional as F
 from kgclip.experiments import scenes as experiment
 from kgclip.experiments.scene_data import Wording, read_scenes
 from kgclip.experiments.scene_probes import evaluate_scenes
-from kgclip.experiments.scenes import RUNS, Job, draw_batch, load_features, run_job
+from kgclip.experiments.scenes import (
+    QUICK_RUNS,
+    RUNS,
+    Job,
+    draw_batch,
+    load_features,
+    run_job,
+    run_scenes,
+)
 from kgclip.graph import load_graph
+from kgclip.metrics import write_metrics
 from kgclip.nn.clip import build_tokenizer
 from kgclip.recipe import build_graph
+from kgclip.report import write_report
+from kgclip.report_text import OPENMOJI_CREDIT, SCENES
 
 SMALL = {
     f"sources.0.options.{name}": value
@@ -79,6 +90,31 @@ def test_the_saved_model_answers_as_the_trained_one_did(output, scenes, features
     for key, value in figures.items():
         if key.startswith("held_out_pairs"):
             assert value == answer["test"][key], key
+
+
+def test_the_whole_experiment_ends_in_a_report(tmp_path):
+    """Processes, progress and all, on few scenes and for few steps."""
+    run = run_scenes(tmp_path, [0, 3], 7, runs=QUICK_RUNS, steps=2, overrides=SMALL)
+    assert (run["split_seed"], run["seeds"], run["steps"]) == (7, [0, 3], 2)
+    for part in ("values", "validation"):
+        assert set(run[part]) == set(run["seconds"]) == {"clip", "graph"}
+        assert all(len(values) == 2 for values in run[part]["graph"].values())
+    metrics = write_metrics(
+        tmp_path / "metrics.json", run["values"], split_seed=7, seeds=[0, 3], seconds=run["seconds"]
+    )
+    write_report(
+        tmp_path / "report.html",
+        metrics,
+        curves=run["curves"],
+        galleries=run["galleries"],
+        credit=OPENMOJI_CREDIT,
+        text=SCENES,
+    )
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "CC BY-SA 4.0" in page
+    assert page.count("data:image/png;base64,") == 6
+    for run_name in QUICK_RUNS:
+        assert f"<code>{run_name}</code>" in page
 
 
 def test_every_run_sees_the_same_scenes_captions_and_negatives(output, scenes, features):
