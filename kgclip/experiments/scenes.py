@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +135,10 @@ def run_scenes(
         overrides: Of the recipe ``scenes``.
 
     Returns:
-        ``split_seed``, ``seeds``, ``steps``, ``wall_seconds``; ``seconds``: CPU
-        seconds of training by run and seed; ``values``: by run, key and seed, on test;
-        ``validation``: the same on validation; ``curves``: training log by run; ``galleries``:
-        answers of the first seed.
+        ``split_seed``, ``seeds``, ``steps``, ``wall_seconds``; ``seconds``: CPU seconds of
+        training by run and seed; ``values``: by run, key and seed, on test; ``validation``: the
+        same on validation; ``curves``: training log by run; ``galleries``: answers of the first
+        seed.
 
     Raises:
         GraphError: If the recipe or a package is broken.
@@ -147,7 +147,8 @@ def run_scenes(
     began = time.monotonic()
     output, console = Path(output), Console(stderr=True)
     console.print("drawing the scenes")
-    build_graph("scenes", overrides={"sources.0.options.seed": split_seed}, output=output / "graph")
+    settings = {"sources.0.options.seed": split_seed, **(overrides or {})}
+    build_graph("scenes", overrides=settings, output=output / "graph")
     jobs = [
         Job(run, losses, seed, round(steps * MATCHED.get(run, 1.0)), output)
         for run, losses in runs.items()
@@ -194,35 +195,44 @@ def _collect(
     }
 
 
-def cache_chunk(job: tuple[Path, int]) -> Tensor:
-    """Features of every ``_CHUNKS``-th scene, in a worker process or from its file."""
+def cache_chunk(job: tuple[Path, int]) -> None:
+    """Compute the features of every ``_CHUNKS``-th scene, in a worker process."""
     output, chunk = job
     scenes = read_scenes(load_graph(output / "graph"))
     clip, _, preprocess = create_model_and_transforms(MODEL, pretrained_image=True)
-    paths = scenes.paths[chunk::_CHUNKS]
-    features = cache_image_features(
-        clip, preprocess, paths, folder=output / "cache", progress=False
-    )
+    _chunk_features(output, scenes, clip, preprocess, chunk)
     count_step(1)
-    return features
 
 
-def load_features(output: Path, count: int) -> Tensor:
-    """Cached features of all scenes, float [S, 112, 8, 8]."""
-    chunks = [cache_chunk((output, chunk)) for chunk in range(_CHUNKS)]
-    features = chunks[0].new_empty(count, *chunks[0].shape[1:])
+def load_features(
+    output: Path, scenes: Scenes, clip: nn.Module, preprocess: Callable[[Any], Tensor]
+) -> Tensor:
+    """What the frozen trunk makes of the scenes, from the cache where it is there.
+
+    Returns:
+        Float [S, 112, 8, 8].
+    """
+    chunks = [_chunk_features(output, scenes, clip, preprocess, i) for i in range(_CHUNKS)]
+    features = chunks[0].new_empty(len(scenes), *chunks[0].shape[1:])
     for number, chunk in enumerate(chunks):
         features[number::_CHUNKS] = chunk
     return features
 
 
+def _chunk_features(
+    output: Path, scenes: Scenes, clip: nn.Module, preprocess: Callable[[Any], Tensor], chunk: int
+) -> Tensor:
+    paths = scenes.paths[chunk::_CHUNKS]
+    return cache_image_features(clip, preprocess, paths, folder=output / "cache", progress=False)
+
+
 def run_job(job: Job) -> dict[str, Any]:
     """Train and probe one model, in a worker process."""
     scenes = read_scenes(load_graph(job.output / "graph"))
-    features = load_features(job.output, len(scenes))
     torch.manual_seed(job.seed)
-    clip, _, _ = create_model_and_transforms(MODEL, pretrained_image=True)
+    clip, _, preprocess = create_model_and_transforms(MODEL, pretrained_image=True)
     lock_image_trunk(clip)
+    features = load_features(job.output, scenes, clip, preprocess)
     wording = Wording(build_tokenizer(MODEL))
     kept, full = shrink_vocabulary(clip, wording.vocabulary())
     wording.renumber(kept)

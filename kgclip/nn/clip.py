@@ -108,16 +108,18 @@ def save_model(model: nn.Module, model_name: str, folder: str | Path) -> None:
     Of our models ``kgclip.nn.clip`` must be imported first: it makes their towers known.
 
     Args:
-        model: Made from the config of that name.
+        model: Made by :func:`create_model_and_transforms` from the config of that name.
         model_name: A name of ``open_clip.list_models()``.
         folder: Made if absent; ``open_clip_config.json`` and ``open_clip_model.safetensors``.
     """
     _check_model_name(model_name)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {"model_cfg": open_clip.get_model_config(model_name)}
-    if model_name in _OURS:
-        config["preprocess_cfg"] = {"mean": IMAGE_MEAN, "std": IMAGE_STD}
+    visual: Any = model.visual
+    config = {
+        "model_cfg": open_clip.get_model_config(model_name),
+        "preprocess_cfg": visual.preprocess_cfg,
+    }
     text = json.dumps(config, indent=1) + "\n"
     (target / "open_clip_config.json").write_text(text, encoding="utf-8")
     save_file(model.state_dict(), target / "open_clip_model.safetensors")

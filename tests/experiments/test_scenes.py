@@ -19,7 +19,7 @@ from kgclip.experiments.scenes import (
 )
 from kgclip.graph import load_graph
 from kgclip.metrics import write_metrics
-from kgclip.nn.clip import build_tokenizer
+from kgclip.nn.clip import build_tokenizer, create_model_and_transforms, image_trunk_features
 from kgclip.recipe import build_graph
 from kgclip.report import write_report
 from kgclip.report_text import OPENMOJI_CREDIT, SCENES
@@ -44,7 +44,8 @@ def scenes(output):
 
 @pytest.fixture(scope="module")
 def features(output, scenes):
-    return load_features(output, len(scenes))
+    clip, _, preprocess = create_model_and_transforms(experiment.MODEL, pretrained_image=True)
+    return load_features(output, scenes, clip, preprocess)
 
 
 @pytest.fixture(autouse=True)
@@ -92,15 +93,16 @@ def test_the_saved_model_answers_as_the_trained_one_did(output, scenes, features
             assert value == answer["test"][key], key
 
 
+@pytest.mark.slow
 def test_the_whole_experiment_ends_in_a_report(tmp_path):
     """Processes, progress and all, on few scenes and for few steps."""
-    run = run_scenes(tmp_path, [0, 3], 7, runs=QUICK_RUNS, steps=2, overrides=SMALL)
-    assert (run["split_seed"], run["seeds"], run["steps"]) == (7, [0, 3], 2)
+    run = run_scenes(tmp_path, [3], 7, runs=QUICK_RUNS, steps=2, overrides=SMALL)
+    assert (run["split_seed"], run["seeds"], run["steps"]) == (7, [3], 2)
     for part in ("values", "validation"):
         assert set(run[part]) == set(run["seconds"]) == {"clip", "graph"}
-        assert all(len(values) == 2 for values in run[part]["graph"].values())
+        assert all(len(values) == 1 for values in run[part]["graph"].values())
     metrics = write_metrics(
-        tmp_path / "metrics.json", run["values"], split_seed=7, seeds=[0, 3], seconds=run["seconds"]
+        tmp_path / "metrics.json", run["values"], split_seed=7, seeds=[3], seconds=run["seconds"]
     )
     write_report(
         tmp_path / "report.html",
@@ -144,8 +146,6 @@ def test_an_epoch_shows_every_training_scene_once(scenes):
 
 def test_features_are_in_the_order_of_the_scenes(output, scenes, features):
     from PIL import Image
-
-    from kgclip.nn.clip import create_model_and_transforms, image_trunk_features
 
     model, _, preprocess = create_model_and_transforms(experiment.MODEL, pretrained_image=True)
     pixels = preprocess(Image.open(scenes.paths[5])).unsqueeze(0)
