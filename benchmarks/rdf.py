@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from processes import measured, run_alone, write_report
-from rdf_data import write_ntriples, write_turtle
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # tests hold the reference
 
@@ -88,19 +88,28 @@ def head(file: Path, lines: int, target: Path) -> Path:
     return target
 
 
+def make_data(file: Path, triples: int, *, turtle: bool = True) -> None:
+    """Make a file in a process of its own: a child's peak memory counts its parent's."""
+    extra = ["--turtle", str(file.with_suffix(".ttl"))] if turtle else []
+    script = str(Path(__file__).with_name("rdf_data.py"))
+    command = [sys.executable, script, str(file), "--triples", str(triples), *extra]
+    subprocess.run(command, check=True)
+
+
 def measure_all(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All measurements, by name."""
-    few = options.rdflib_triples
-    big = write_ntriples(folder / "kg.nt", options.triples)
-    bigger = write_ntriples(folder / "kg4.nt", 4 * options.triples)
-    small = head(big, few, folder / "kg_head.nt")
+    big, bigger, small = (folder / f"kg{n}.nt" for n in ("", "4", "_head"))
+    make_data(big, options.triples)
+    make_data(bigger, 4 * options.triples, turtle=False)
+    head(big, options.rdflib_triples, small)
+    make_data(small, options.rdflib_triples)
     files = {
         "ours, N-Triples": ("ours", big),
         "pyoxigraph, N-Triples": ("pyoxigraph", big),
         "ours, four times": ("ours", bigger),
-        "ours, Turtle": ("ours", write_turtle(big, folder / "kg.ttl")),
+        "ours, Turtle": ("ours", big.with_suffix(".ttl")),
         "rdflib, N-Triples": ("rdflib", small),
-        "rdflib, Turtle": ("rdflib", write_turtle(small, folder / "kg_head.ttl")),
+        "rdflib, Turtle": ("rdflib", small.with_suffix(".ttl")),
     }
     return {name: best(reader, file, options.repeats) for name, (reader, file) in files.items()}
 

@@ -119,5 +119,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--triples", type=int, default=2_000_000)
+    parser.add_argument("--turtle", type=Path, help="write the same as Turtle, too")
     options = parser.parse_args()
     write_ntriples(options.file, options.triples)
+    if options.turtle:
+        write_turtle(options.file, options.turtle)

@@ -103,7 +103,9 @@ def _number(count: int, *met: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray
         count: Number of codes.
         *met: Codes, and the place of each, in ascending order.
     """
-    never = np.iinfo(np.int64).max
+    last = max([int(places[-1]) for _, places in met if len(places)], default=0)
+    # Narrow numbers, because these arrays are read and written all over the place.
+    never = np.uint32(2**32 - 1) if last < 2**32 - 1 else np.uint64(2**64 - 1)
     first = np.full(count, never)
     for codes, places in met:
         earliest = np.full(count, never)

@@ -172,11 +172,13 @@ class StatementCollector:
     ) -> None:
         if literals.is_empty():
             return
-        value = literals.str.extract(r'^"((?s:.*))"')
-        place = value.str.contains("\\", literal=True).arg_true()
-        if len(place):
-            value.scatter(place, unescape(value.gather(place)))
-        suffix = literals.str.extract(r'"([^"]*)$')
+        parts = literals.str.splitn('"', 3).struct.unnest()
+        value, suffix = parts["field_1"], parts["field_2"]
+        place = literals.str.contains("\\", literal=True).arg_true()
+        if len(place):  # an escaped quote does not end a literal
+            escaped = literals.gather(place)
+            value.scatter(place, unescape(escaped.str.extract(r'^"((?s:.*))"')))
+            suffix.scatter(place, escaped.str.extract(r'"([^"]*)$'))
         self._literals.append(
             pl.DataFrame(
                 {
