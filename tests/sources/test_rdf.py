@@ -10,6 +10,7 @@ import pyoxigraph as ox
 import pytest
 import zstandard
 
+from kgclip.graph import KnowledgeGraph
 from kgclip.sources import read_graph
 from kgclip.sources.rdf import FORMATS, RDF_TYPE, read_rdf
 from kgclip.tables import GraphError
@@ -25,6 +26,7 @@ TURTLE = """
 """
 
 
+MANIFEST = "http://www.w3.org/2001/sw/DataAccess/tests/test-manifest"
 RDF_XML = (
     b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:x="urn:">'
     b'<rdf:Description rdf:about="urn:a"><x:p>v</x:p></rdf:Description>%s</rdf:RDF>'
@@ -286,7 +288,7 @@ def test_aifb_counts_are_the_published_ones(shared_data, literals, entities, tri
 
 @pytest.mark.parametrize(("suite", "syntax"), [("rdf-n-triples", "nt"), ("rdf-turtle", "ttl")])
 def test_w3c_suites(shared_data, tmp_path, suite, syntax):
-    """Every syntax test that pyoxigraph itself passes, positive and negative."""
+    """Every test that pyoxigraph itself passes: syntax, positive and negative, and evaluation."""
     manifests = list((shared_data / "w3c_rdf_tests").rglob("manifest.ttl"))
     [folder] = [m.parent for m in manifests if suite in str(m.parent) or syntax in m.parent.name]
     entries = ox.parse(path=folder / "manifest.ttl", base_iri="http://m/")
@@ -296,11 +298,11 @@ def test_w3c_suites(shared_data, tmp_path, suite, syntax):
     tested = 0
     for about in facts.values():
         kinds = " ".join(str(kind) for kind in about.get(RDF_TYPE, ()))
-        action = about.get("http://www.w3.org/2001/sw/DataAccess/tests/test-manifest#action")
+        action = about.get(f"{MANIFEST}#action")
         if not action or "Test" not in kinds:
             continue
         file = folder / action[0].value.removeprefix("http://m/")
-        base = f"http://www.w3.org/2013/{file.name}"
+        base = f"https://w3c.github.io/rdf-tests/rdf/rdf11/{suite}/{file.name}"
         try:
             quads = list(ox.parse(path=file, base_iri=base))
         except SyntaxError:
@@ -317,6 +319,10 @@ def test_w3c_suites(shared_data, tmp_path, suite, syntax):
             for name, frame in tables.frames().items():
                 assert frame.equals(expected.frames()[name]), (file.name, name)
             assert len(tables.triples) + len(tables.literals) == len(quads)
+            for result in about.get(f"{MANIFEST}#result", ()):
+                wanted = read_rdf(folder / result.value.removeprefix("http://m/"))
+                mine, theirs = (KnowledgeGraph(t).canonical() for t in (tables, wanted))
+                assert mine == theirs, file.name
         tested += 1
     assert tested > 60
 
