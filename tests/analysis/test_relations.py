@@ -74,7 +74,7 @@ def test_schema_counts_types():
 
 
 def test_cardinalities_of_wn18rr(shared_data):
-    table = relation_table(kgclip.read_graph(shared_data / "wn18rr" / "villmow_text"))
+    table = relation_table(kgclip.read_graph(shared_data / "wn18rr"))
     kinds = dict(table.select("name", "cardinality").iter_rows())
     assert kinds["_hypernym"] == "N-1"
     assert kinds["_member_meronym"] == "1-N"
