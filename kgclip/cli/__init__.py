@@ -20,19 +20,22 @@ from typer.core import TyperGroup
 
 from kgclip.tables import GraphError
 
-COMMANDS = (
-    "build",
-    "inspect",
-    "analyse",
-    "train",
-    "evaluate",
-    "embed",
-    "search",
-    "predict",
-    "wiseft",
-    "export",
-    "demo",
-)
+# Command: the page of the documentation that explains it, and an example for its help.
+_COMMANDS = {
+    "build": ("build", "kgclip build openmoji -o out/openmoji"),
+    "inspect": ("analyse", "kgclip inspect out/openmoji"),
+    "analyse": ("analyse", "kgclip analyse out/openmoji -o report.html"),
+    "train": ("train", "kgclip train my.toml --set trainer.seed=1"),
+    "evaluate": ("train", "kgclip evaluate runs/africa --json"),
+    "embed": ("train", "kgclip embed runs/africa --graph out/africa -o vectors.parquet"),
+    "search": ("train", 'kgclip search runs/africa "borders Kenya" --graph out/africa'),
+    "predict": ("train", "kgclip predict runs/africa Kenya borders --graph out/africa"),
+    "wiseft": ("train", "kgclip wiseft runs/africa"),
+    "export": ("train", "kgclip export runs/africa -o exported"),
+    "demo": ("tutorial", "kgclip demo world --quick"),
+}
+COMMANDS = tuple(_COMMANDS)
+PAGES = {command: page for command, (page, _) in _COMMANDS.items()}
 
 # Import name of an optional package: the extra that brings it.
 EXTRAS = {
@@ -68,7 +71,9 @@ class _Commands(TyperGroup):
             ctx.fail(f"no command {cmd_name!r}, expected one of {', '.join(COMMANDS)}{hint}")
         module = importlib.import_module(f"kgclip.cli.{cmd_name}")
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(cmd_name)(getattr(module, cmd_name))
+        page, example = _COMMANDS[cmd_name]
+        epilog = f"Example: {example}\n\nMore: docs/{page}.md"
+        single.command(cmd_name, epilog=epilog)(getattr(module, cmd_name))
         return typer.main.get_command(single)
 
     def invoke(self, ctx: Any) -> Any:
@@ -78,13 +83,15 @@ class _Commands(TyperGroup):
             message = explain(error)
             if message is None:
                 raise
-            typer.echo(f"kgclip: {message}", err=True)
+            page = PAGES.get(ctx.invoked_subcommand)
+            more = f" (more: docs/{page}.md)" if page else ""
+            typer.echo(f"kgclip: {message}{more}", err=True)
             raise typer.Exit(2) from error
 
 
 app = typer.Typer(
     cls=_Commands,
-    add_completion=False,
+    epilog="kgclip COMMAND --help explains a command, with an example. More: docs/index.md",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -50,10 +50,7 @@ def analyse(
         list[Modality] | None, typer.Option(help="Fail if no entity has a text, or an image.")
     ] = None,
 ) -> None:
-    """Analyse a graph into one self-contained page.
-
-    Example: kgclip analyse out/africa -o report.html
-    """
+    """Analyse a graph into one self-contained page."""
     if output is None and not as_json:
         raise typer.BadParameter("give -o report.html, --json, or both")
     if to is not None and entity is None:

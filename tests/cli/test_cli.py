@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pydantic
 import pytest
 from typer.testing import CliRunner
 
-from kgclip.cli import COMMANDS, app, explain
+from kgclip.cli import COMMANDS, PAGES, app, explain
 from kgclip.cli.inspect import summarise
 from kgclip.graph import KnowledgeGraph, load_graph
 from kgclip.tables import GraphError, build_tables
@@ -56,6 +57,21 @@ def test_every_command_explains_itself(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
     assert f"{command} [OPTIONS]" in result.stdout
+    assert f"Example: kgclip {command} " in result.stdout
+    assert f"docs/{PAGES[command]}.md" in result.stdout
+
+
+def test_the_shell_completes_commands():
+    environment = {
+        **os.environ,
+        "_KGCLIP_COMPLETE": "complete_bash",
+        "COMP_WORDS": "kgclip an",
+        "COMP_CWORD": "1",
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", RUN], env=environment, capture_output=True, text=True
+    )
+    assert run.stdout.split() == ["analyse"], run.stderr
 
 
 def test_unknown_command_names_the_nearest():
@@ -179,7 +195,8 @@ def test_missing_extra_is_named(tmp_path):
         )
         assert run.returncode == 2
         assert run.stderr == (
-            'kgclip: the package torch is not installed; run: pip install "kgclip[train]"\n'
+            'kgclip: the package torch is not installed; run: pip install "kgclip[train]" '
+            f"(more: docs/{PAGES[arguments[0]]}.md)\n"
         )
         assert list(tmp_path.iterdir()) == []
 
