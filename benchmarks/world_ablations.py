@@ -12,10 +12,12 @@ start: variants that it holds are not measured again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from kgclip.experiments import world_scores as scores_of
 from kgclip.experiments.world_paths import PathOptions, answer_by_paths, train_paths
 from kgclip.nn.clip import build_tokenizer
 from kgclip.recipe import build_graph
+from kgclip.report import write_report as write_page_of
+from kgclip.report_text import WORLD
 
 LOSSES: dict[str, dict[str, Any]] = {
     "knowledge": {},
@@ -96,12 +100,14 @@ def measure_paths(variant: str, seed: int, output: Path, steps: int) -> dict[str
         for splits in (("train",), ("train", "inference"))
     )
     settings |= {"steps": steps} if steps else {}
+    began = time.process_time()
     model = train_paths(known, corpus, PathOptions(seed=seed, **settings))
+    seconds = time.process_time() - began
     belief = answer_by_paths(model, given, corpus)
     found = scores_of.evaluate_facts(world, corpus, belief, "given", "test")
     facts = questions_of.believed_facts(belief, given, corpus)
     ranks = questions_of.rank_questions(questions_of.build_questions(world, corpus), facts)
-    return found | scores_of.average_ranks(ranks, "given")
+    return found | scores_of.average_ranks(ranks, "given") | {"cpu_seconds": seconds}
 
 
 TABLES = {"losses": (LOSSES, measure_losses), "paths": (PATHS, measure_paths)}
@@ -116,6 +122,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=0, help="0 = those of the demo")
     parser.add_argument("--cache", type=Path, help="folder of trunk features from an earlier run")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--report", type=Path, help="an HTML page with the same figures")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in options.seeds.split(",")]
@@ -150,7 +157,22 @@ def main() -> int:
                 )
     for table, rows in tables.items():
         print_table(table, rows)
+    if options.report:
+        write_page(options.report, tables, options.split_seed, seeds)
     return 0
+
+
+def write_page(path: Path, tables: dict[str, Any], split_seed: int, seeds: list[int]) -> None:
+    """The same figures as a page, laid out as the demo's report; a row for each variant."""
+    rows = {variant: figures for table in tables.values() for variant, figures in table.items()}
+    seconds = {name: figures["cpu_seconds"]["values"] for name, figures in rows.items()}
+    results = {
+        name: {key: one for key, one in figures.items() if key != "cpu_seconds"}
+        for name, figures in rows.items()
+    }
+    metrics = {"split_seed": split_seed, "seeds": seeds, "seconds": seconds, "results": results}
+    text = dataclasses.replace(WORLD, title="OpenMoji world: each part in turn off or on", runs={})
+    write_page_of(path, metrics, text=text)
 
 
 def summarise(values: list[float]) -> dict[str, Any]:
