@@ -107,13 +107,14 @@ WORLD = ReportText(
         "new f→i given": "new_entities/fact_to_image/given/mrr",
         "new i→f link": "new_entities/image_to_fact/linked/mrr",
         "new* f→i link": "new_entities_no_overlap/fact_to_image/linked/mrr",
+        "hops link": "questions/all/linked/mrr",
         "emoji class": "unseen_pictures/subgroup/encoder/top1",
         "emoji R@10": "unseen_pictures/retrieval/encoder/recall@10",
     },
     legend=(
         "f→i: from a fact to the flag, i→f: back, MRR. enc: no graph; link: the model links the "
         "flag to the graph; given: the country is told. *: without facts whose words give them "
-        "away. emoji: unseen pictures."
+        "away. hops: questions of several steps. emoji: unseen pictures."
     ),
     reading="MRR is the mean of 1 / rank of the right answer; hits@k and recall@k tell how often "
     "it is among the first k. Ranks leave out other right answers, and ties count at their mean "

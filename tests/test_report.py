@@ -40,7 +40,7 @@ def sample_values(num_seeds: int) -> dict[str, dict[str, list[float]]]:
             keys += ["unseen_pictures/subgroup/encoder/top1", "flags/link/encoder/top1"]
         values[run] = {
             key: [
-                0.05 + 0.07 * place + 0.002 * number + 0.01 * seed * (-1) ** place
+                0.05 + 0.05 * place + 0.002 * number + 0.01 * seed * (-1) ** place
                 for seed in range(num_seeds)
             ]
             for number, key in enumerate(keys)
