@@ -2,17 +2,19 @@
 
     KGCLIP_DATA=DATA python benchmarks/entity_classification.py -o RESULT.json
 
-``benchmarks/configs/aifb.toml`` as ``kgclip train`` runs it, and PyG's RGCN in its place: two
-layers of ``RGCNConv``, ``x=None``, one thread, the same epochs, width, rates and seeds, on the
-edges within two hops of the labelled persons, as PyG's example has it. Settings were chosen by
-five-fold cross-validation on the 140 training persons; the 36 test persons, 2.8 points each, are
-classified once a seed. Without ``member`` and ``head``, which name the class of 78 persons, all is
-run again.
+``benchmarks/configs/aifb.toml`` as ``kgclip train`` runs it, chosen by five-fold cross-validation
+on the 140 training persons, and in its place PyG's RGCN with the settings of the paper (arXiv
+1703.06103: width 16, learning rate 0.01): two of PyG's layers, ``x=None``, on the edges within two
+hops of the labelled persons, as PyG's example has it. As many epochs, the same seeds, one thread.
+Ours is four times as wide, so that the ratio of speeds is on the safe side. The 36 test persons,
+2.8 points each, are classified once a seed. Without ``member`` and ``head``, which name the class
+of 78 persons, all is run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import sys
 import time
@@ -21,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from report import compare_pairs, write_report
 from torch import Tensor, nn
 from torch_geometric.nn import FastRGCNConv, RGCNConv
 from torch_geometric.utils import k_hop_subgraph
 
-from kgclip.classifier_training import train_classifier
+from kgclip.classifier_training import ClassifierOptions, train_classifier
 from kgclip.entity_classification import (
     ClassificationData,
     EntityClassificationConfig,
@@ -39,20 +40,23 @@ from kgclip.settings import check_settings, read_settings
 
 CONFIG = Path(__file__).parent / "configs" / "aifb.toml"
 SWRC = "http://swrc.ontoware.org/ontology#"
-CASES = {"all relations": [], "without member and head": [f"{SWRC}member", f"{SWRC}head"]}
+# Relations that are left out, and how many of the seeds the slower peer runs.
+CASES: dict[str, tuple[list[str], int]] = {
+    "all relations": ([], 10),
+    "without member and head": ([f"{SWRC}member", f"{SWRC}head"], 3),
+}
+PAPER = {"hidden_channels": 16, "lr": 0.01}
 
 
 class PyGClassifier(nn.Module):
     """PyG's two layers on one-hot features, where our classifier stands."""
 
-    def __init__(
-        self, data: ClassificationData, conv: type[nn.Module], hidden: int, dropout: float
-    ) -> None:
+    def __init__(self, data: ClassificationData, conv: type[nn.Module], hidden: int) -> None:
         super().__init__()
         nodes, self.edge_index, self.asked, mask = k_hop_subgraph(
             data.entities, 2, data.edge_index, relabel_nodes=True, num_nodes=data.num_entities
         )
-        self.edge_type, self.dropout = data.edge_type[mask], dropout
+        self.edge_type = data.edge_type[mask]
         relations, classes = data.num_relations, len(data.class_names)
         self.conv1 = conv(len(nodes), hidden, relations)
         self.conv2 = conv(hidden, classes, relations)
@@ -60,19 +64,18 @@ class PyGClassifier(nn.Module):
     def forward(self) -> Tensor:
         """Logits of the labelled entities. Float [Q, C]."""
         hidden = self.conv1(None, self.edge_index, self.edge_type).relu()
-        hidden = F.dropout(hidden, self.dropout, self.training)
         return self.conv2(hidden, self.edge_index, self.edge_type)[self.asked]
 
 
 def fit(
-    build: Callable[[], nn.Module], data: ClassificationData, config: Any, seed: int
+    build: Callable[[], nn.Module], data: ClassificationData, options: ClassifierOptions, seed: int
 ) -> tuple[dict[str, float], float]:
     """Figures of one seed on the test entities, and CPU seconds of training."""
     torch.manual_seed(seed)
     model = build()
     rows = torch.arange(data.num_train)
     began = time.process_time()
-    train_classifier(model, rows, data.labels[rows], config.training)
+    train_classifier(model, rows, data.labels[rows], options)
     seconds = time.process_time() - began
     with torch.no_grad():
         logits = model()[data.num_train :]
@@ -80,25 +83,26 @@ def fit(
     return evaluate_entity_classification(logits, held_out, trained), seconds
 
 
-def measure(dropped: list[str], seeds: list[int], conv: type[nn.Module]) -> dict[str, Any]:
+def measure(
+    dropped: list[str], seeds: list[int], peer_seeds: int, conv: type[nn.Module]
+) -> dict[str, Any]:
     """Both classifiers, seed by seed in turn."""
     values = read_settings(CONFIG, {"without_relations": dropped})
     config = check_settings(EntityClassificationConfig, values, str(CONFIG))
     data = load_data(config)
-    settings = config.model
-    builders = {
-        "ours": lambda: build_classifier(data, settings),
-        "peer": lambda: PyGClassifier(data, conv, settings.hidden_channels, settings.dropout),
+    paper = dataclasses.replace(config.training, lr=PAPER["lr"], weight_decay=0.0)
+    contestants = {
+        "ours": (lambda: build_classifier(data, config.model), config.training),
+        "peer": (lambda: PyGClassifier(data, conv, PAPER["hidden_channels"]), paper),
     }
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in builders}
-    seconds = []
-    for seed in seeds:
-        pair = []
-        for name, build in builders.items():
-            found, spent = fit(build, data, config, seed)
-            figures[name].append(found)
-            pair.append(spent)
-        seconds.append((pair[0], pair[1]))
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for place, seed in enumerate(seeds):
+        for name, (build, options) in contestants.items():
+            if name == "ours" or place < peer_seeds:
+                found, spent = fit(build, data, options, seed)
+                figures[name].append(found)
+                seconds[name].append(spent)
         print(f"  seed {seed}: " + ", ".join(
             f"{name} {100 * found[-1]['accuracy']:.1f} %" for name, found in figures.items()
         ), flush=True)  # fmt: skip
@@ -107,7 +111,7 @@ def measure(dropped: list[str], seeds: list[int], conv: type[nn.Module]) -> dict
         **{f"{name}_by_seed": [one["accuracy"] for one in found]
            for name, found in figures.items()},
         "majority": figures["ours"][0]["baseline/accuracy"],
-        "speed": compare_pairs(seconds),
+        "speed": compare_pairs(list(zip(seconds["ours"], seconds["peer"], strict=False))),
         "entities": data.num_entities,
         "edges": data.edge_index.shape[1],
     }  # fmt: skip
@@ -119,7 +123,7 @@ def faster_peer() -> type[nn.Module]:
     data = load_data(config)
     spent = {}
     for conv in (RGCNConv, FastRGCNConv):
-        model = PyGClassifier(data, conv, config.model.hidden_channels, 0.0)
+        model = PyGClassifier(data, conv, PAPER["hidden_channels"])
         model().sum().backward()
         began = time.process_time()
         model().sum().backward()
@@ -138,8 +142,8 @@ def main() -> int:
     conv = faster_peer()
     print(f"the faster of PyG's layers: {conv.__name__}")
     results: dict[str, Any] = {"peer layer": conv.__name__}
-    for name, dropped in CASES.items():
-        results[name] = row = measure(dropped, seeds, conv)
+    for name, (dropped, peer_seeds) in CASES.items():
+        results[name] = row = measure(dropped, seeds, peer_seeds, conv)
         ours, peer, speed = row["ours"], row["peer"], row["speed"]
         print(
             f"{name}: {100 * ours['mean']:.2f} ± {100 * ours['sd']:.2f} %, PyG "
