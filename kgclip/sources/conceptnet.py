@@ -33,8 +33,8 @@ SYMMETRIC = frozenset(
         *("SimilarTo", "Synonym"),
     )
 )
-PIECE_BYTES = 2**23  # larger pieces leave the processor's cache
-BATCH_PIECES = 8
+PIECE_BYTES = 2**21  # larger pieces leave the cache of the processor
+BATCH_PIECES = 32
 _MANY = 2**32  # more lines than a piece has
 _FIELDS = ("assertion", "relation", "start", "end", "info")
 # What lines say, and the surface texts of those that have some.
@@ -134,9 +134,7 @@ class _Pieces:
 
     def __iter__(self) -> Iterator[bytes]:
         with open_binary(self.file) as stream:
-            pieces = iter(lambda: stream.read(PIECE_BYTES), b"")
-            whole = (piece + stream.readline() for piece in pieces)
-            for piece in track(whole, f"reading {self.file.name}", len):
+            for piece in track(_whole_lines(stream), f"reading {self.file.name}", len):
                 self._note(piece)
                 yield piece
 
@@ -167,6 +165,30 @@ class _Pieces:
         if number in self.sifted:
             return self.sifted[number][within]
         return self.first_line(number) + within
+
+
+def _whole_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Pieces of a stream that end where a line does; the last one where the stream does.
+
+    Only one object of a piece's size is made for each: two would have the allocator give the
+    memory back and fetch it again every time, which costs as much as the parsing.
+    """
+    buffer = bytearray(PIECE_BYTES)
+    filled = 0
+    while True:
+        count = stream.readinto(memoryview(buffer)[filled:])  # type: ignore[attr-defined]
+        filled += count
+        end = buffer.rfind(b"\n", 0, filled) + 1
+        if not count:
+            if filled:
+                yield bytes(memoryview(buffer)[:filled])
+            return
+        if end:
+            yield bytes(memoryview(buffer)[:end])
+            buffer[: filled - end] = buffer[end:filled]
+            filled -= end
+        elif filled == len(buffer):  # a line longer than a piece
+            buffer += bytes(len(buffer))
 
 
 def _count_lines(stream: IO[bytes], num_bytes: int) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from kgclip.frames import tables_from_names
+from kgclip.progress import track
 from kgclip.sources.compression import origin_of
 from kgclip.sources.triple_files import read_rows
 from kgclip.sources.triple_folders import add_companions, find_parts, is_openke, read_openke
@@ -51,7 +52,7 @@ def read_delimited(
         return read_openke(place)
     parts = find_parts(place) if place.is_dir() else {"": place}
     frames = []
-    for part, file in parts.items():
+    for part, file in track(parts.items(), f"reading {place.name}"):
         rows = read_rows(
             file, separator=separator, header=header, columns=columns, on_error=on_error
         )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from kgclip.progress import track
 from kgclip.sources.compression import open_binary, origin_of
 from kgclip.sources.wordnet_synset import Pointer, Synset
 from kgclip.tables import GraphError, Origin
@@ -53,7 +54,7 @@ def read_wndb(folder: Path, by_offset: bool) -> tuple[list[Synset], list[Origin]
     if not present:
         raise GraphError(f"{folder}: no data.noun in it; a dict/ folder of WordNet expected")
     synsets, origins = [], []
-    for pos, part in present.items():
+    for pos, part in track(present.items(), f"reading {folder.name}"):
         data, index = folder / f"data.{part}", folder / f"index.{part}"
         senses = {} if by_offset else _senses(index)
         for number, line in _lines(data):

@@ -134,7 +134,7 @@ ROWS = st.builds(
 )
 
 
-@given(st.lists(ROWS, min_size=1, max_size=6), st.sampled_from([1, 300, 2**23]))
+@given(st.lists(ROWS, min_size=1, max_size=6), st.sampled_from([1, 300, 2**21]))
 @settings(max_examples=50, deadline=None)
 def test_any_line_is_read_as_the_slow_reader_reads_it(tmp_path_factory, rows, piece_bytes):
     file = write(tmp_path_factory.mktemp("cn"), rows)
@@ -179,7 +179,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 2**23])
+@pytest.mark.parametrize("piece_bytes", [1, 2**21])
 @pytest.mark.parametrize(("bad", "message"), BAD.values(), ids=BAD)
 def test_bad_lines_are_named_or_counted(tmp_path, monkeypatch, bad, message, piece_bytes):
     monkeypatch.setattr(conceptnet, "PIECE_BYTES", piece_bytes)
