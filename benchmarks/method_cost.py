@@ -219,36 +219,48 @@ def main() -> int:
     print(json.dumps(parts), flush=True)
     gradients = tower_gradients(model, batch)
     print(f"largest E2E gradient in the first layers: {gradients}", flush=True)
+    facts = {"counts": parts, "largest_e2e_gradient": gradients}
     for step in STEPS:
         cpu_seconds(step, model, batch)  # warm-up
-    seconds = []
-    for _ in range(options.repeats):
+    seconds: list[dict[str, float]] = []
+    while len(seconds) < options.repeats:
         seconds.append({step: cpu_seconds(step, model, batch) for step in STEPS})
         print({step: round(value, 2) for step, value in seconds[-1].items()}, flush=True)
-    results: dict[str, Any] = {}
-    for step, bar in BARS.items():
-        results[step] = row = compare(seconds, step, "plain") | {"bar": bar}
-        row["ratio to trimmed"] = compare(seconds, step, "trimmed")["ratio"]
-        print(f"{step}: {row['ratio']:.3f} of plain CLIP's step (bar {bar}), "
+        if options.output and len(seconds) > 1:
+            write(options.output, facts, seconds)  # each time: a kill keeps what was measured
+    results = summarise(seconds)
+    for step, row in results.items():
+        print(f"{step}: {row['ratio']:.3f} of plain CLIP's step (bar {row['bar']}), "
               f"{row['ratio to trimmed']:.3f} of it without padding")  # fmt: skip
-    if options.output:
-        report = {
-            "question": __doc__.splitlines()[0],
-            "command": " ".join(["python", *sys.argv]),
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{platform.machine()}, one thread",
-            "versions": {n: importlib.metadata.version(n) for n in ("torch", "open_clip_torch")},
-            "repeats": options.repeats,
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "counts": parts,
-            "largest_e2e_gradient": gradients,
-            "seconds": seconds,
-            "results": results,
-        }
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    missed = any(results[step]["ratio"] > bar for step, bar in BARS.items())
+    missed = any(row["ratio"] > row["bar"] for row in results.values())
     return int(missed or min(gradients.values()) == 0)
+
+
+def summarise(seconds: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Ratios by step, beside their bars."""
+    return {
+        step: compare(seconds, step, "plain")
+        | {"bar": bar, "ratio to trimmed": compare(seconds, step, "trimmed")["ratio"]}
+        for step, bar in BARS.items()
+    }
+
+
+def write(path: Path, facts: dict[str, Any], seconds: Sequence[dict[str, float]]) -> None:
+    """Everything that was measured so far, as JSON."""
+    report = {
+        "question": str(__doc__).splitlines()[0],
+        "command": " ".join(["python", *sys.argv]),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, one thread",
+        "versions": {n: importlib.metadata.version(n) for n in ("torch", "open_clip_torch")},
+        "repeats": len(seconds),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        **facts,
+        "seconds": list(seconds),
+        "results": summarise(seconds),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
