@@ -207,7 +207,7 @@ LAYOUT = {
     "experiments.scene_data": "graph torch nn.scene_graph sources.openmoji_scenes",
     "experiments.scene_probes": "torch evaluation.retrieval evaluation.zero_shot"
     " experiments.scene_data",
-    "experiments.scenes": "graph metrics recipe torch trainer experiments.pool"
+    "experiments.scenes": "graph metrics recipe tables torch trainer experiments.pool"
     " experiments.scene_data experiments.scene_probes nn.clip nn.features nn.losses nn.output"
     " nn.scene_graph nn.tokens nn.vocabulary sources.openmoji_scenes",
     "experiments.world_scores": "torch batches nn.model"

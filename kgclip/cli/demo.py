@@ -40,10 +40,10 @@ def demo(
         ),
     ] = False,
     runs: Annotated[
-        str, typer.Option(help="world: only these runs, as in clip,knowledge; default: all.")
+        str, typer.Option(help="Only these runs, as in clip,knowledge; default: all.")
     ] = "",
     resume: Annotated[
-        bool, typer.Option("--resume", help="world: go on from the runs that the folder holds.")
+        bool, typer.Option("--resume", help="Go on from the runs that the folder holds.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -58,11 +58,11 @@ def demo(
     from kgclip.report_text import OPENMOJI_CREDIT, SCENES, WORLD
 
     text = WORLD if name == Demo.world else SCENES
+    chosen = [part.strip() for part in runs.split(",")] if runs else None
     if name == Demo.world:
-        chosen = [part.strip() for part in runs.split(",")] if runs else None
         run = _run_world(folder, numbers, split_seed, quick, runs=chosen, resume=resume)
     else:
-        run = _run_scenes(folder, numbers, split_seed, quick)
+        run = _run_scenes(folder, numbers, split_seed, quick, runs=chosen, resume=resume)
     metrics = write_metrics(
         folder / "metrics.json",
         run["values"],
@@ -105,13 +105,23 @@ def _run_world(
     return run_world(folder, seeds, split_seed, quick, runs=runs or tuple(RUNS), resume=resume)
 
 
-def _run_scenes(folder: Path, seeds: list[int], split_seed: int, quick: bool) -> dict[str, Any]:
+def _run_scenes(
+    folder: Path,
+    seeds: list[int],
+    split_seed: int,
+    quick: bool,
+    *,
+    runs: list[str] | None,
+    resume: bool,
+) -> dict[str, Any]:
     from kgclip.experiments import scenes  # loads torch
 
-    runs, steps = scenes.RUNS, scenes.STEPS
+    chosen, steps = scenes.RUNS, scenes.STEPS
     if quick:
-        runs, steps = scenes.QUICK_RUNS, scenes.QUICK_STEPS
-    return scenes.run_scenes(folder, seeds, split_seed, runs=runs, steps=steps)
+        chosen, steps = scenes.QUICK_RUNS, scenes.QUICK_STEPS
+    if runs is not None:
+        chosen = scenes.choose_runs(runs)
+    return scenes.run_scenes(folder, seeds, split_seed, runs=chosen, steps=steps, resume=resume)
 
 
 def _parse_seeds(text: str) -> list[int]:

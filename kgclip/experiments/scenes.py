@@ -47,6 +47,7 @@ from kgclip.nn.tokens import encode_text_trimmed
 from kgclip.nn.vocabulary import restore_vocabulary, shrink_vocabulary
 from kgclip.recipe import build_graph
 from kgclip.sources.openmoji_scenes import RELATIONS
+from kgclip.tables import GraphError
 from kgclip.trainer import LossTerm, Trainer, TrainerOptions
 
 MODEL = "kgclip-grid"
@@ -97,6 +98,7 @@ class Job:
         seed: Of weights and batches.
         steps: Of this run.
         output: Folder of the whole experiment.
+        resume: Go on from the run's checkpoint, if there is one.
     """
 
     run: str
@@ -104,6 +106,7 @@ class Job:
     seed: int
     steps: int
     output: Path
+    resume: bool = False
 
     @property
     def folder(self) -> Path:
@@ -123,6 +126,7 @@ def run_scenes(
     runs: Mapping[str, Mapping[str, Mapping[str, Any]]] = RUNS,
     steps: int = STEPS,
     overrides: Mapping[str, object] | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Draw the scenes, train every run with every seed, and probe.
 
@@ -133,6 +137,7 @@ def run_scenes(
         runs: Losses by run, as in :data:`RUNS`.
         steps: Of every run but those in :data:`MATCHED`, which take their share.
         overrides: Of the recipe ``scenes``.
+        resume: Go on from the checkpoints in ``output``; runs that have ended are only probed.
 
     Returns:
         ``split_seed``, ``seeds``, ``steps``, ``wall_seconds``; ``seconds``: CPU seconds of
@@ -150,7 +155,7 @@ def run_scenes(
     settings = {"sources.0.options.seed": split_seed, **(overrides or {})}
     build_graph("scenes", overrides=settings, output=output / "graph")
     jobs = [
-        Job(run, losses, seed, round(steps * MATCHED.get(run, 1.0)), output)
+        Job(run, losses, seed, round(steps * MATCHED.get(run, 1.0)), output, resume)
         for run, losses in runs.items()
         for seed in seeds
     ]
@@ -177,6 +182,14 @@ def run_scenes(
             for number, first in enumerate(answers[0]["answers"])
         ],
     }
+
+
+def choose_runs(names: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Some of :data:`RUNS`, in the order given; GraphError for a name that it lacks."""
+    unknown = [name for name in names if name not in RUNS]
+    if unknown or not names:
+        raise GraphError(f"runs: {list(names)} given, some of {', '.join(RUNS)} expected")
+    return {name: RUNS[name] for name in names}
 
 
 def _collect(
@@ -248,7 +261,7 @@ def run_job(job: Job) -> dict[str, Any]:
         output=job.folder,
         on_step=lambda step, _: count_step(step),
     )
-    trainer.fit()
+    trainer.fit("auto" if job.resume else None)
     model.eval()
     encode_text = functools.partial(_encode_text, clip)
     images = _encode_images(clip, features)

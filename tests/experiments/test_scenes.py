@@ -1,5 +1,7 @@
 """Five steps on 64 scenes: every run trains, repeats, and ends as a model of open_clip's."""
 
+import dataclasses
+
 import open_clip
 import pytest
 import torch
@@ -12,6 +14,7 @@ from kgclip.experiments.scenes import (
     QUICK_RUNS,
     RUNS,
     Job,
+    choose_runs,
     draw_batch,
     load_features,
     run_job,
@@ -23,6 +26,7 @@ from kgclip.nn.clip import build_tokenizer, create_model_and_transforms, image_t
 from kgclip.recipe import build_graph
 from kgclip.report import write_report
 from kgclip.report_text import OPENMOJI_CREDIT, SCENES
+from kgclip.tables import GraphError
 
 SMALL = {
     f"sources.0.options.{name}": value
@@ -59,14 +63,27 @@ def without_seconds(answer):
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_two_runs_with_one_seed_are_equal(run, output, features):
-    job = Job(run, RUNS[run], 0, 5, output)
-    first, second = run_job(job), run_job(job)
-    assert without_seconds(first) == without_seconds(second)
-    assert first["curve"][-1]["step"] == 5
-    assert {f"loss/{name}" for name in RUNS[run]} <= set(first["curve"][-1])
+def test_every_run_trains_and_answers(run, output, features):
+    answer = run_job(Job(run, RUNS[run], 0, 5, output))
+    assert answer["curve"][-1]["step"] == 5
+    assert {f"loss/{name}" for name in RUNS[run]} <= set(answer["curve"][-1])
     for split in ("valid", "test"):
-        assert all(0 <= value <= 1 for value in first[split].values())
+        assert all(0 <= value <= 1 for value in answer[split].values())
+
+
+def test_two_runs_with_one_seed_are_equal(output, features):
+    job = Job("graph", RUNS["graph"], 2, 5, output)
+    first, second = (run_job(job) for _ in range(2))
+    assert without_seconds(first) == without_seconds(second)
+    resumed = run_job(dataclasses.replace(job, resume=True))  # has ended: only probed
+    assert resumed == second
+
+
+def test_runs_are_chosen_by_name():
+    assert choose_runs(["neg", "clip"]) == {"neg": RUNS["neg"], "clip": RUNS["clip"]}
+    for wrong in ([], ["grph"]):
+        with pytest.raises(GraphError, match="some of clip, graph"):
+            choose_runs(wrong)
 
 
 def test_the_saved_model_answers_as_the_trained_one_did(output, scenes, features):
