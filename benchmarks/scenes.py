@@ -77,7 +77,8 @@ def main() -> int:
             options.output,
             "Does graph-level alignment cure CLIP's blindness to relations?",
             PACKAGES,
-            measured_by=f"kgclip demo scenes --seeds {seeds} --split-seed {metrics['split_seed']}",
+            measured_by=f"kgclip demo scenes --runs {','.join(metrics['results'])} "
+            f"--seeds {seeds} --split-seed {metrics['split_seed']}",
             repeats=len(metrics["seeds"]),
             steps=metrics["steps"],
             wall_seconds=metrics["wall_seconds"],
