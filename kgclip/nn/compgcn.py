@@ -128,9 +128,8 @@ class CompGCNConv(nn.Module):
         relations = torch.cat([relations, self.loop_relation[None]])
         with full_precision(x):
             sums = compose_and_sum(x, relations, blocks, self.composition, 3 * len(x))
-        out = sums.reshape(len(x), 3 * x.shape[1]) @ self.weight.flatten(0, 1)
-        if self.bias is not None:
-            out = out + self.bias
+        sums, weight = sums.reshape(len(x), 3 * x.shape[1]), self.weight.flatten(0, 1)
+        out = sums @ weight if self.bias is None else torch.addmm(self.bias, sums, weight)
         result: Tensor = out + x if self.residual else out
         return result
 
@@ -168,7 +167,8 @@ class CompGCNConv(nn.Module):
             kind = torch.cat([edge_type, torch.full_like(loop, num_relations)])
             row = 3 * target + torch.div(2 * kind, num_relations, rounding_mode="floor")
             weight = self._coefficients(source, row, kind < num_relations).to(x.dtype)
-            plan = plan_pairs(torch.stack([source, row]), kind, weight, num_relations + 1)
+            sizes = len(x), 3 * len(x), num_relations + 1
+            plan = plan_pairs(torch.stack([source, row]), kind, weight, sizes)
             PLANS.keep(plan, edge_index, edge_type, *details)
         return plan
 

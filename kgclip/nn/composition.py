@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kgclip.nn.propagation import Sums, full_precision, join
+from kgclip.nn.propagation import Sums, accumulate, full_precision, join
 
 COMPOSITIONS = ("mult", "sub", "corr")
 _ROWS = 8192  # pairs of one block
@@ -85,7 +85,7 @@ class PairBlock:
 
 
 def plan_pairs(
-    edge_index: Tensor, edge_type: Tensor, weight: Tensor, num_relations: int
+    edge_index: Tensor, edge_type: Tensor, weight: Tensor, sizes: tuple[int, int, int]
 ) -> list[PairBlock]:
     """Group a graph's edges into pairs; serves every layer and step of the same graph.
 
@@ -93,13 +93,13 @@ def plan_pairs(
         edge_index: Senders and receivers. Long [2, E].
         edge_type: Long [E], each in [0, num_relations).
         weight: Of each edge. Float [E].
-        num_relations: Number R of relations.
+        sizes: Number of senders, of receivers and of relations.
     """
     size = int(edge_index.max()) + 1 if edge_index.numel() else 1
     numbers = [
         torch.bincount(
             torch.div(torch.unique(edge_type * size + ends), size, rounding_mode="floor"),
-            minlength=num_relations,
+            minlength=sizes[2],
         )
         for ends in edge_index
     ]
@@ -109,7 +109,7 @@ def plan_pairs(
     )
     relation, taken, given = torch.cat(kinds), join(*takings), join(*givings)
     return [
-        _pair_block(relation[begin:end], taken.part(begin, end), given.part(begin, end))
+        _pair_block(relation[begin:end], taken.part(begin, end), given.part(begin, end), sizes)
         for begin in range(0, len(relation), _ROWS)
         for end in [min(begin + _ROWS, len(relation))]
     ]
@@ -130,11 +130,16 @@ def _pairs(
         yield (relation, many, one) if near else (relation, one, many)
 
 
-def _pair_block(relation: Tensor, taken: Sums, given: Sums) -> PairBlock:
+def _pair_block(
+    relation: Tensor, taken: Sums, given: Sums, sizes: tuple[int, int, int]
+) -> PairBlock:
     rows = torch.arange(len(relation) + 1, device=relation.device)
     each = Sums(relation, relation, rows, torch.ones_like(relation, dtype=taken.weight.dtype))
+    by_sender, by_receiver, by_relation = (
+        sums.turned().widened(size) for sums, size in zip((taken, given, each), sizes, strict=True)
+    )
     share = taken.of(taken.weight.new_ones(int(taken.index.max()) + 1, 1))
-    return PairBlock(relation, each.turned(), taken, taken.turned(), given, given.turned(), share)
+    return PairBlock(relation, by_relation, taken, by_sender, given, by_receiver, share)
 
 
 class _ComposeAndSum(torch.autograd.Function):
@@ -144,28 +149,30 @@ class _ComposeAndSum(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, relations)
         ctx.blocks, ctx.composition = blocks, composition
-        out = x.new_zeros(rows, x.shape[1])
+        out: Tensor | None = None
         for block in blocks:
             own = relations.index_select(0, block.relation)
             messages = compose(block.taken.of(x), own, composition, block.share)
-            out.index_add_(0, block.by_receiver.nodes, block.by_receiver.of(messages))
-        return out
+            out = accumulate(out, block.by_receiver, messages, rows)
+        return x.new_zeros(rows, x.shape[1]) if out is None else out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, relations = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_x, grad_relations = torch.zeros_like(x), torch.zeros_like(relations)
+        grad_x: Tensor | None = None
+        grad_relations: Tensor | None = None
         with full_precision(grad):
             for block in ctx.blocks:
                 own = relations.index_select(0, block.relation)
                 to_heads, to_relations = _compose_backward(
                     block.given.of(grad), block.taken.of(x), own, ctx.composition, block.share
                 )
-                grad_x.index_add_(0, block.by_sender.nodes, block.by_sender.of(to_heads))
-                changed = block.by_relation
-                grad_relations.index_add_(0, changed.nodes, changed.of(to_relations))
+                grad_x = accumulate(grad_x, block.by_sender, to_heads, len(x))
+                grad_relations = accumulate(
+                    grad_relations, block.by_relation, to_relations, len(relations)
+                )
         return grad_x, grad_relations, None, None, None
 
 

@@ -64,6 +64,15 @@ class Sums:
         nodes, counts = torch.unique_consecutive(ordered, return_counts=True)
         return Sums(nodes, row[order], F.pad(counts.cumsum(0), (1, 0)), self.weight[order])
 
+    def widened(self, rows: int) -> Sums:
+        """With an empty sum for each other node, if at least a quarter has one already."""
+        if 4 * len(self.nodes) < rows:
+            return self
+        counts = self.start.new_zeros(rows)
+        counts[self.nodes] = self.start.diff()
+        every = torch.arange(rows, device=counts.device)
+        return Sums(every, self.index, F.pad(counts.cumsum(0), (1, 0)), self.weight)
+
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Switch autocast off: sums over thousands of neighbours need the full precision."""
@@ -81,6 +90,15 @@ def join(*parts: Sums) -> Sums:
         torch.cat([getattr(part, name) for part in parts]) for name in ("nodes", "index", "weight")
     )
     return Sums(nodes, index, torch.cat(starts), weight)
+
+
+def accumulate(out: Tensor | None, sums: Sums, x: Tensor, rows: int) -> Tensor:
+    """Add sums, whose nodes ascend and are distinct, to the rows of ``out``; ``None`` = zeros."""
+    found = sums.of(x)
+    if len(sums.nodes) == rows:
+        return found if out is None else out.add_(found)
+    out = found.new_zeros(rows, found.shape[1]) if out is None else out
+    return out.index_add_(0, sums.nodes, found)
 
 
 @dataclasses.dataclass(frozen=True)
