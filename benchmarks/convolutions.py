@@ -157,6 +157,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--memory-cases", nargs="*", default=list(MEMORY), choices=list(MEMORY))
     parser.add_argument("--memory", nargs=2, metavar=("CASE", "LAYER"), help="measure one, alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -175,7 +176,7 @@ def main() -> int:
         )
     results["CompGCN, 1,000 relations / 10"] = row = growth(options.pairs)
     print(f"CompGCN, 1,000 relations / 10: {row['time_ratio']:.2f}, bar {row['bar']}", flush=True)
-    for name in MEMORY:
+    for name in options.memory_cases:
         results[f"memory, {name}"] = row = compare_memory(name)
         used = ", ".join(f"{kind} {mib:.0f}" for kind, mib in row["extra_mib"].items())
         figure = (

@@ -4,7 +4,7 @@ Every composition is linear in the entity, so Σ_j c φ(x_j, z_r) over the neigh
 relation is φ(Σ_j c x_j, z_r): as many compositions as there are (relation, receiver) or (relation,
 sender) pairs, whichever are fewer for the relation, instead of one an edge.
 
-Memory beside input and output: one block of 8,192 pairs, and the plan, which takes at most 120
+Memory beside input and output: one block of 4,096 pairs, and the plan, which takes at most 120
 bytes an edge and lives as long as the graph's tensors. Nothing else is kept for the backward pass.
 """
 
@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from kgclip.nn.propagation import Sums, accumulate, full_precision, join
 
 COMPOSITIONS = ("mult", "sub", "corr")
-_ROWS = 8192  # pairs of one block
+_ROWS = 4096  # pairs of one block: what is computed of them stays in the cache
 
 
 def compose(
@@ -105,25 +105,31 @@ def plan_pairs(
     ]
     few_senders = (numbers[0] < numbers[1])[edge_type]
     kinds, takings, givings = zip(
-        *_pairs(edge_index, edge_type, weight, few_senders, size), strict=True
+        *_pairs(edge_index, edge_type, weight, few_senders, sizes[2]), strict=True
     )
     relation, taken, given = torch.cat(kinds), join(*takings), join(*givings)
+    many = len(relation) > _ROWS
     return [
-        _pair_block(relation[begin:end], taken.part(begin, end), given.part(begin, end), sizes)
+        _pair_block(
+            relation[begin:end], taken.part(begin, end), given.part(begin, end), sizes, many
+        )
         for begin in range(0, len(relation), _ROWS)
         for end in [min(begin + _ROWS, len(relation))]
     ]
 
 
 def _pairs(
-    edge_index: Tensor, edge_type: Tensor, weight: Tensor, few_senders: Tensor, size: int
+    edge_index: Tensor, edge_type: Tensor, weight: Tensor, few_senders: Tensor, num_relations: int
 ) -> Iterator[tuple[Tensor, Sums, Sums]]:
     """Relation, taken and given of the pairs with the receivers, then of those with senders."""
     for chosen, near in ((~few_senders, 1), (few_senders, 0)):
-        key, order = torch.sort(edge_type[chosen] * size + edge_index[near, chosen], stable=True)
+        # By node, then by relation: a block's pairs are spread over few nodes.
+        key = edge_index[near, chosen] * num_relations + edge_type[chosen]
+        key, order = torch.sort(key, stable=True)
         pairs, counts = torch.unique_consecutive(key, return_counts=True)
-        relation = torch.div(pairs, size, rounding_mode="floor")
-        node, rows = pairs - relation * size, torch.arange(len(pairs) + 1, device=pairs.device)
+        node = torch.div(pairs, num_relations, rounding_mode="floor")
+        relation = pairs - node * num_relations
+        rows = torch.arange(len(pairs) + 1, device=pairs.device)
         start = F.pad(counts.cumsum(0), (1, 0))
         many = Sums(node, edge_index[1 - near, chosen][order], start, weight[chosen][order])
         one = Sums(node, node, rows, torch.ones_like(node, dtype=weight.dtype))
@@ -131,8 +137,9 @@ def _pairs(
 
 
 def _pair_block(
-    relation: Tensor, taken: Sums, given: Sums, sizes: tuple[int, int, int]
+    relation: Tensor, taken: Sums, given: Sums, sizes: tuple[int, int, int], many: bool
 ) -> PairBlock:
+    """A block; one of many has too few nodes of its own to write to all."""
     rows = torch.arange(len(relation) + 1, device=relation.device)
     each = Sums(relation, relation, rows, torch.ones_like(relation, dtype=taken.weight.dtype))
     by_sender, by_receiver, by_relation = (
