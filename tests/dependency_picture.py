@@ -1,6 +1,6 @@
 """Draw ``docs/dependencies.svg`` from LAYOUT: which part of kgclip may import which.
 
-    python -m tests.dependency_picture
+The pages' build runs it (``hooks`` in ``mkdocs.yml``), so that the picture is never out of date.
 
 A package stands for its modules. Parts stand on the first row that is above all they import.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import graphlib
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 from tests.test_layout import LAYOUT, TENSOR, allowed, reachable
@@ -101,5 +102,8 @@ def draw() -> str:
     )
 
 
-if __name__ == "__main__":
-    TARGET.write_text(draw(), encoding="utf-8")
+def on_pre_build(**_: Any) -> None:
+    """Write the picture before the pages are built; mkdocs calls this."""
+    picture = draw()
+    if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != picture:
+        TARGET.write_text(picture, encoding="utf-8")

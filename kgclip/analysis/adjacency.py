@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
 def undirected_matrix(graph: KnowledgeGraph) -> csr_array:
     """The simple undirected graph as a symmetric matrix of ones. Float64 [N, N]."""
-    head, tail = (graph.triples[column].to_numpy() for column in ("head", "tail"))
+    narrow = np.int32 if graph.num_entities < 2**31 else np.int64
+    head, tail = (graph.triples[column].to_numpy().astype(narrow) for column in ("head", "tail"))
     other = head != tail
     head, tail = head[other], tail[other]
     ends = (np.concatenate([head, tail]), np.concatenate([tail, head]))
+    values = np.ones(2 * len(head), dtype=np.int8)  # little to move; what they add up to is lost
     # Turned over, its columns come in order: counting them out is faster than sorting.
-    matrix = rows_of(*ends, np.ones(2 * len(head)), graph.num_entities).T.tocsr()
+    matrix = rows_of(*ends, values, graph.num_entities).T.tocsr()
     matrix.has_canonical_format = False
     matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix
+    return csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def undirected_pairs(graph: KnowledgeGraph) -> tuple[np.ndarray, np.ndarray]:
@@ -50,11 +51,11 @@ def rows_of(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, count: in
     Args:
         rows: Int [M].
         columns: Int [M].
-        values: Float [M].
+        values: Numbers of any kind [M].
         count: Rows and columns of the matrix.
     """
     narrow = np.int32 if count < 2**31 else np.int64
-    ends = (rows.astype(narrow), columns.astype(narrow))
+    ends = (rows.astype(narrow, copy=False), columns.astype(narrow, copy=False))
     matrix = coo_array((values, ends), shape=(count, count))
     matrix.has_canonical_format = True  # adding them up would take longer than it saves
     return matrix.tocsr()

@@ -84,7 +84,8 @@ class _Commands(TyperGroup):
             if message is None:
                 raise
             page = PAGES.get(ctx.invoked_subcommand)
-            more = f" (more: docs/{page}.md)" if page else ""
+            explained = page and not isinstance(error, KeyboardInterrupt)
+            more = f" (more: docs/{page}.md)" if explained else ""
             typer.echo(f"kgclip: {message}{more}", err=True)
             raise typer.Exit(2) from error
 
