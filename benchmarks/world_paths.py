@@ -1,15 +1,19 @@
 """Does training pay on the OpenMoji world? Fresh splits pooled, each bar beside its figure.
 
     for split in 21 22 23; do
-        kgclip demo world --seeds 0,1,2 --split-seed $split -o runs/world-$split
+        kgclip demo world --runs knowledge --seeds 0,1,2 --split-seed $split -o runs/world-$split
+        kgclip demo world --runs clip,verbalised,verbalised_matched --split-seed $split \
+            -o runs/world-$split-seed0
     done
-    python benchmarks/world_paths.py runs/world-21 runs/world-22 runs/world-23 \
-        -o benchmarks/results/world_paths.json
+    python benchmarks/world_paths.py runs/world-2* -o benchmarks/results/world_paths.json
+
+Without ``--runs`` every run has every seed, in more time.
 
 Ratios of the path model to every untrained method on the same edges, with paired-bootstrap 95 %
 intervals over the queries (reciprocal ranks: mean over the seeds, drawn within split and relation
 or kind of question). The opponent of a bar is the untrained method that is best at it. Then the
-bars of the main path, on the means of the splits. Rows that a folder lacks are said to be missing.
+bars of the main path, on the means of the splits. A split may have several folders with different
+``--runs`` and seeds; rows that a split lacks are said to be missing.
 """
 
 from __future__ import annotations
@@ -46,15 +50,16 @@ QUESTIONS = [
     ("goal: no shared word stem, linked, fact to picture",
      "new_entities_no_overlap", "fact_to_image", "linked", 1.05, None),
 ]  # fmt: skip
-KEY = ["folder", "group", "query"]
+KEY = ["split_seed", "group", "query"]
 
 
 def load_ranks(folders: list[Path]) -> pl.DataFrame:
     """Reciprocal rank of each answer, mean over the seeds, by run, scoring, split and task."""
-    tables = [
-        pl.read_parquet(folder / "ranks.parquet").with_columns(folder=pl.lit(number))
-        for number, folder in enumerate(folders)
-    ]
+    tables = []
+    for folder in folders:
+        split_seed = load_metrics(folder / "metrics.json")["split_seed"]
+        ranks = pl.read_parquet(folder / "ranks.parquet")
+        tables.append(ranks.with_columns(split_seed=pl.lit(split_seed)))
     by_answer = pl.concat(tables).group_by(
         "run", "scoring", "split", "task", *KEY, maintain_order=True
     )
@@ -67,7 +72,7 @@ def compare(ranks: pl.DataFrame, above: str, below: str) -> dict[str, float] | N
     both = mine.join(ranks.filter(pl.col("run") == below), on=KEY, suffix="_below")
     if len(both) != len(mine) or not len(both):
         return None
-    groups = (both["folder"].cast(pl.String) + "/" + both["group"]).to_numpy()
+    groups = (both["split_seed"].cast(pl.String) + "/" + both["group"]).to_numpy()
     return bootstrap_ratio(both["figure"].to_numpy(), both["figure_below"].to_numpy(), groups)
 
 
@@ -95,20 +100,30 @@ def compare_all(ranks: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def pool(folders: list[Path]) -> dict[str, Any]:
-    """Metrics of several splits as one: means over the splits' means."""
+    """Metrics of several splits as one: means over the splits' means, of what all splits have."""
     every = [load_metrics(folder / "metrics.json") for folder in folders]
+    splits: dict[int, dict[str, dict[str, Any]]] = {}
+    for metrics in every:
+        for run, figures in metrics["results"].items():
+            for key, figure in figures.items():
+                if "/hits@" in key:
+                    continue  # the folders' own metrics hold them
+                row = splits.setdefault(metrics["split_seed"], {}).setdefault(f"{run} {key}", {})
+                row |= {"mean": figure["mean"], "seeds": metrics["seeds"]}
     results: dict[str, dict[str, dict[str, Any]]] = {}
-    for run in every[0]["results"]:
-        for key in every[0]["results"][run]:
-            means = [one["results"].get(run, {}).get(key, {}).get("mean") for one in every]
-            if None not in means:
-                mean = sum(means) / len(means)
-                results.setdefault(run, {})[key] = {"mean": mean, "by_split": means}
+    for name in next(iter(splits.values())):
+        if all(name in rows for rows in splits.values()):
+            run, _, key = name.partition(" ")
+            by_split = [rows[name]["mean"] for rows in splits.values()]
+            seeds = [rows[name]["seeds"] for rows in splits.values()]
+            mean = sum(by_split) / len(by_split)
+            results.setdefault(run, {})[key] = {
+                "mean": mean, "by_split": by_split, "seeds": seeds,
+            }  # fmt: skip
     return {
         "results": results,
-        "split_seeds": [one["split_seed"] for one in every],
-        "seeds": [one["seeds"] for one in every],
-        "seconds": [one["seconds"] for one in every],
+        "split_seeds": list(splits),
+        "seconds": [{"split_seed": one["split_seed"], **one["seconds"]} for one in every],
         "trained_with": every[0].get("versions", {}),
     }
 
@@ -122,7 +137,9 @@ def main() -> int:
     pooled = pool(options.folders)
     paths = compare_all(load_ranks(options.folders))
     main_path = measure(pooled)
-    print(f"split seeds {pooled['split_seeds']}, training seeds {pooled['seeds']}")
+    print(f"split seeds {pooled['split_seeds']}")
+    for run, figures in pooled["results"].items():
+        print(f"  {run}: training seeds {next(iter(figures.values()))['seeds']}")
     for row in paths:
         print_row(row)
     for row in main_path:
