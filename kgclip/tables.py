@@ -8,9 +8,12 @@ entity's or a relation's id is its row number, so no table holds an id column.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 import polars as pl
+
+_ADDRESS = re.compile(r"(?!file:)(?:[A-Za-z][A-Za-z0-9+.\-]*://|data:|urn:)")
 
 
 class GraphError(ValueError):
@@ -126,8 +129,8 @@ class Tables:
 
 
 def is_address(path: str) -> bool:
-    """Whether a picture's path is an address in the web, which no folder holds."""
-    return path.startswith(("http://", "https://"))
+    """Whether a picture's path is an address (``https://…``, ``data:…``), which no folder holds."""
+    return _ADDRESS.match(path) is not None
 
 
 def build_tables(

@@ -22,7 +22,7 @@ from kgclip.rdf.statements import StatementCollector, StatementOptions
 from kgclip.rdf.terms import TEXT_PROPERTIES
 from kgclip.sources.ntriples import CERTAIN, LineReader
 from kgclip.sources.rdf import parse_statements
-from kgclip.tables import GraphError, Origin, Tables, is_address
+from kgclip.tables import GraphError, Origin, Tables
 
 _ACCEPT = {
     "CONSTRUCT": "application/n-triples, text/turtle;q=0.5, application/rdf+xml;q=0.2",
@@ -70,7 +70,7 @@ def read_sparql(
         GraphError: If the address or the query is wrong, or the endpoint refuses, does not
             answer or answers nonsense; says what it answered.
     """
-    if not is_address(address):
+    if not address.startswith(("http://", "https://")):
         raise GraphError(f"{address!r}: expected the http(s) address of a SPARQL endpoint")
     for name, value, known in (
         ("literals", literals, ("table", "nodes")),

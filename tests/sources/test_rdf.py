@@ -176,7 +176,8 @@ def test_pictures_stay_below_their_root(tmp_path):
 
     assert paths('"pictures/a.png"') == ["pictures/a.png"]
     assert paths(f"<{(tmp_path / 'a b.png').as_uri()}>") == ["a b.png"]
-    assert paths("<https://x.org/a.png>") == ["https://x.org/a.png"]
+    for address in ("https://x.org/a.png", "data:image/png;base64,AA", "urn:uuid:1", "ftp://x/a"):
+        assert paths(f"<{address}>") == [address]
     for outside in ('"../a.png"', '"/etc/passwd"', "<file:///etc/passwd>", '"b/../../a"'):
         with pytest.raises(GraphError, match=r"leaves the folder .* give image_root="):
             paths(outside)
