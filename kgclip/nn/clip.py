@@ -179,6 +179,22 @@ def image_head(model: nn.Module, features: Tensor) -> Tensor:
     return projected
 
 
+def project_image(model: nn.Module, image: Tensor) -> Tensor:
+    """Pictures, or what :func:`image_trunk_features` made of them before, to joint features.
+
+    Args:
+        model: An open_clip model.
+        image: Pictures, float [B, 3, H, W], or trunk features of any other shape.
+
+    Returns:
+        Image features before normalisation. Float [B, D], with gradient.
+    """
+    if image.ndim == 4 and image.shape[1] == 3:
+        features: Tensor = model.encode_image(image, normalize=False)  # type: ignore[operator]  # open_clip is untyped
+        return features
+    return image_head(model, image)
+
+
 def lock_image_trunk(model: nn.Module) -> None:
     """Freeze the image trunk: no gradients, and evaluation mode even after ``model.train()``.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from kgclip.hetero import global_edges
-from kgclip.nn.clip import build_tokenizer, evaluating, image_head
+from kgclip.nn.clip import build_tokenizer, evaluating, project_image
 from kgclip.nn.clip import create_model_and_transforms as create_clip_and_transforms
 from kgclip.nn.output import KnowledgeOutput, unit_vectors
 from kgclip.nn.relation_gate import RelationGateConv
@@ -267,8 +267,8 @@ class KnowledgeCLIP(nn.Module):
         return torch.cat(parts)
 
     def project_image(self, image: Tensor) -> Tensor:
-        """Pictures, or cached trunk features [B, W], to joint features, not normalised."""
-        return image_head(self.clip, image) if image.ndim == 2 else self.encode_image(image)
+        """Pictures, or their cached trunk features, to joint features, not normalised."""
+        return project_image(self.clip, image)
 
     def _read_texts(
         self,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kgclip.nn.clip import image_head
+from kgclip.nn.clip import project_image
 from kgclip.nn.tokens import encode_text_trimmed
 
 
@@ -46,9 +46,8 @@ class Teacher:
     def __call__(self, image: Tensor, text: Tensor) -> TeacherFeatures:
         """Encode pairs: pictures or cached trunk features, and token ids."""
         clip: Any = self.clip.to(text.device)
-        pictures = image_head(clip, image) if image.ndim == 2 else clip.encode_image(image)
         return TeacherFeatures(
-            F.normalize(pictures, dim=-1),
+            F.normalize(project_image(clip, image), dim=-1),
             encode_text_trimmed(clip, text, normalize=True),
             clip.logit_scale.exp(),
         )

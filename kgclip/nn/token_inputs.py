@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kgclip.nn.clip import image_head
+from kgclip.nn.clip import project_image
 from kgclip.nn.tokens import encode_with_tokens
 from kgclip.nn.triples import QUERIES, Tokens
 
@@ -133,13 +132,13 @@ def _run_image_tower(
     if image is not None and image.ndim == pictures.ndim == 4:
         pairs, pictures = len(image), torch.cat([image, pictures])
     elif image is not None:
-        features = _project(clip, image)
+        features = project_image(clip, image)
     if not len(pictures):
         return features, None, None
     joint: Tensor | None = None
     if pictures.ndim == 3:
         if inputs.image_features is not None:
-            joint = _project(clip, inputs.image_features)
+            joint = project_image(clip, inputs.image_features)
         tokens = Tokens(pictures, torch.ones_like(pictures[:, :, 0], dtype=torch.bool))
     else:
         joint, states, mask = encode_with_tokens(clip, image=pictures)
@@ -167,14 +166,6 @@ def _run_text_tower(
         name: (features, Tokens(states, mask))
         for name, (features, states, mask) in zip(ids, columns, strict=True)
     }
-
-
-def _project(clip: Any, image: Tensor) -> Tensor:
-    """Joint features of pictures or of cached trunk features, not normalised."""
-    features: Tensor = (
-        image_head(clip, image) if image.ndim == 2 else clip.encode_image(image, normalize=False)
-    )
-    return features
 
 
 def _mask(inputs: TokenInputs) -> Tensor:

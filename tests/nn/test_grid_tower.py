@@ -10,6 +10,7 @@ from kgclip.nn.clip import (
     image_trunk,
     image_trunk_features,
     lock_image_trunk,
+    project_image,
     save_model,
 )
 from kgclip.nn.grid_tower import GridTower
@@ -42,8 +43,11 @@ def test_the_grid_is_efficientnets_fifth_stage(model, images):
 
 def test_the_head_on_a_cached_grid_is_the_tower(model, images):
     with torch.no_grad():
-        features = image_head(model, image_trunk_features(model, images))
+        grid = image_trunk_features(model, images)
+        features = image_head(model, grid)
         assert torch.equal(features, model.encode_image(images))
+        assert torch.equal(project_image(model, grid), features)
+        assert torch.equal(project_image(model, images), features)
     assert features.shape == (3, 128)
 
 
