@@ -45,10 +45,11 @@ def slow_encode(model):
                 )
                 if target == i
             ]
-            out = conv.loop_weight(normed[i] * conv.loop_relation) + conv.bias
+            forward, inverse, loop = conv.weight
+            out = (normed[i] * conv.loop_relation) @ loop + conv.bias
             for source, relation in entering:
-                weight = conv.forward_weight if relation < 2 else conv.inverse_weight
-                out = out + weight(normed[source] * relations[relation]) / len(entering)
+                weight = forward if relation < 2 else inverse
+                out = out + (normed[source] * relations[relation]) @ weight / len(entering)
             new.append(x[i] + F.gelu(out))
         x = new
     pooled = [(x[0] + x[1]) / 2, x[2], x[3], torch.zeros(WIDTH)]
