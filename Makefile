@@ -6,16 +6,23 @@ SPLIT_SEED ?= 1234
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test format clean
+.PHONY: demo demo-scenes test docs format clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/kgclip demo world --seeds $(SEEDS) --split-seed $(SPLIT_SEED) -o runs/demo
+	$(BIN)/kgclip demo scenes --quick --split-seed $(SPLIT_SEED) -o runs/scenes-quick
+
+demo-scenes: $(VENV)/.installed-demo
+	$(BIN)/kgclip demo scenes --seeds $(SEEDS) --split-seed $(SPLIT_SEED) -o runs/scenes
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy kgclip
 	$(BIN)/python -m pytest --check-skips
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m mkdocs build --strict
 
 format: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check --fix .
