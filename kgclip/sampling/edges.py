@@ -91,12 +91,13 @@ def _narrowed(ids: np.ndarray) -> np.ndarray:
     return ids.astype(np.int32) if ids.max(initial=0) < 2**31 else ids
 
 
-def _all_edges(start: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of all edges that enter some nodes, and the row of each one's node."""
-    first, degree = start[nodes], start[nodes + 1] - start[nodes]
-    rows = np.repeat(np.arange(len(nodes)), degree)
-    shift = first - (np.cumsum(degree) - degree)
-    return np.arange(len(rows)) + shift[rows], rows
+def _all_edges(
+    first: np.ndarray, degree: np.ndarray, numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of so many edges from each first one on, and the number that each run has."""
+    end = np.cumsum(degree)
+    total = int(end[-1]) if len(end) else 0
+    return np.arange(total) + np.repeat(first - end + degree, degree), np.repeat(numbers, degree)
 
 
 def choose_edges(
@@ -121,27 +122,29 @@ def choose_edges(
     Reference:
         Floyd's algorithm, in Bentley, "Programming pearls", CACM 30 (1987).
     """
+    first = start.take(nodes)
+    degree = start.take(nodes + 1) - first
     if k < 0:
-        return _all_edges(start, nodes)
-    first, degree = start[nodes], start[nodes + 1] - start[nodes]
+        return _all_edges(first, degree, np.arange(len(nodes)))
     if replace:
         rows = np.repeat(np.flatnonzero(degree), k)
         drawn = (generator.random(len(rows)) * degree[rows]).astype(np.int64)
         return first[rows] + drawn, rows
     few = np.flatnonzero(degree <= k)
-    places, rows = _all_edges(start, nodes[few])
-    rows = few[rows]
+    places, rows = _all_edges(first.take(few), degree.take(few), few)
     if k == 0 or len(few) == len(nodes):
         return places, rows
     many = np.flatnonzero(degree > k)
-    last = degree[many] - k
-    chosen = np.empty((k, len(many)), dtype=np.int64)
-    for step in range(k):
-        drawn = (generator.random(len(many)) * (last + 1)).astype(np.int64)
-        taken = (chosen[:step] == drawn).any(axis=0)
-        chosen[step] = np.where(taken, last, drawn)
-        last += 1
-    more = (first[many] + chosen).T.ravel()
+    last = (degree.take(many) - k).astype(np.float64)
+    drawn = generator.random((k, len(many)))
+    for step, row in enumerate(drawn):
+        row *= last + (step + 1)
+    chosen = drawn.astype(start.dtype)
+    for step in range(1, k):
+        taken = np.flatnonzero((chosen[:step] == chosen[step]).any(axis=0))
+        chosen[step, taken] = last[taken] + step
+    chosen += first.take(many)
+    more = chosen.T.ravel()
     return np.concatenate([places, more]), np.concatenate([rows, np.repeat(many, k)])
 
 
@@ -171,7 +174,7 @@ def choose_weighted_edges(
     Reference:
         Efraimidis and Spirakis, "Weighted random sampling with a reservoir", IPL 97 (2006).
     """
-    places, rows = _all_edges(start, nodes)
+    places, rows = choose_edges(start, nodes, -1, generator)
     places, rows = places[weight[places] > 0], rows[weight[places] > 0]
     number = np.bincount(rows, minlength=len(nodes))
     begin = np.cumsum(number) - number

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from kgclip.sampling.edges import InEdges, group_by_target
-from kgclip.sampling.sampler import EdgeType, NeighborSampler, Sample
+from kgclip.sampling.sampler import EdgeType, NeighborSampler, Sample, join
 
 _ONE = "node"  # the node type of homogeneous data
 NumNeighbors = Sequence[int] | Mapping[EdgeType, Sequence[int]] | Mapping[int, Sequence[int]]
@@ -218,8 +218,8 @@ def cut(data: Data | HeteroData, sample: Sample) -> Data | HeteroData:
     for key, store in stores.items():
         # Homogeneous edges may have been drawn relation by relation.
         keys = [key] if is_hetero else list(sample.edges)
-        index = torch.from_numpy(np.concatenate([sample.edges[part] for part in keys]))
-        ends = np.concatenate([sample.ends[part] for part in keys], axis=1)
+        index = torch.from_numpy(join([sample.edges[part] for part in keys]))
+        ends = join([sample.ends[part] for part in keys])
         target = batch[key] if is_hetero else batch._store
         _slice(store, target, index, store.is_edge_attr)
         target["edge_index"] = torch.from_numpy(ends)

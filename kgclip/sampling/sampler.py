@@ -13,7 +13,8 @@ EdgeType = tuple[str, str, str]
 SUBGRAPH_TYPES = ("directional", "bidirectional", "induced")
 _SPARSE = 16  # nodes of the graph for each one drawn, from which on a scan costs more than a sort
 _NONE = np.zeros(0, dtype=np.int64)
-_Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # places, keys of sources, rows of targets
+# Places, keys of sources, and the targets: rows of a hop, and the first row of that hop.
+_Drawn = tuple[np.ndarray, np.ndarray, np.ndarray, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class _Shared:
     """
 
     def __init__(self, size: int) -> None:
-        self._number = np.full(size, -1)
+        self._number: np.ndarray = np.full(size, -1, dtype=np.int32 if size < 2**31 else np.int64)
         self.parts: list[np.ndarray] = []
 
     def keys(self, nodes: np.ndarray, trees: np.ndarray | None) -> np.ndarray:
@@ -66,15 +67,19 @@ class _Shared:
 
     def add(self, keys: np.ndarray) -> None:
         """Number those that are new, in ascending order."""
-        keys = self._distinct(keys)
-        self._append(keys.compress(self.find(keys) < 0))
+        self._append(self._new(keys))
 
-    def _distinct(self, keys: np.ndarray) -> np.ndarray:
-        if len(self._number) > _SPARSE * len(keys):
-            return np.unique(keys).astype(np.int64)
+    def _new(self, keys: np.ndarray) -> np.ndarray:
+        if self._is_sparse(len(keys)):
+            keys = np.unique(keys)
+            return keys.compress(self.find(keys) < 0).astype(np.int64)
         found = np.zeros(len(self._number), dtype=bool)  # faster than sorting them
         found[keys] = True
+        found &= self._number < 0
         return np.flatnonzero(found)
+
+    def _is_sparse(self, count: int) -> bool:
+        return len(self._number) > _SPARSE * count
 
     def _append(self, keys: np.ndarray) -> None:
         count = sum(map(len, self.parts))
@@ -82,13 +87,16 @@ class _Shared:
         self.parts.append(keys)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Number of each, -1 = not there. Int64 [n]."""
+        """Number of each, -1 = not there. Int [n]."""
         return self._number.take(keys)
 
     def clear(self) -> None:
         """Forget the batch."""
-        for part in self.parts:
-            self._number[part] = -1
+        if self._is_sparse(sum(map(len, self.parts))):
+            for part in self.parts:
+                self._number[part] = -1
+        else:
+            self._number.fill(-1)
         self.parts = []
 
 
@@ -110,8 +118,9 @@ class _Disjoint(_Shared):
     def trees(self, keys: np.ndarray) -> np.ndarray:
         return keys // self._size
 
-    def _distinct(self, keys: np.ndarray) -> np.ndarray:
-        return np.unique(keys)
+    def _new(self, keys: np.ndarray) -> np.ndarray:
+        keys = np.unique(keys)
+        return keys[self.find(keys) < 0]
 
     def _append(self, keys: np.ndarray) -> None:
         count = len(self._ascending)
@@ -207,7 +216,7 @@ class NeighborSampler:
         for hop in range(max(map(len, self.num_neighbors.values()), default=0)):
             frontier = {}
             for kind, numbers in self._numbers.items():
-                frontier[kind] = _joined(numbers.parts[done[kind] :])
+                frontier[kind] = join(numbers.parts[done[kind] :])
                 first[kind], done[kind] = sum(met[kind]), len(numbers.parts)
                 met[kind].append(len(frontier[kind]))
             for key, fanout in self.num_neighbors.items():
@@ -217,9 +226,9 @@ class NeighborSampler:
                 places, rows = self._draw(key, nodes, k, generator, excluded)
                 sources = self._sources(key, places, targets, rows)
                 self._numbers[key[0]].add(sources)
-                drawn[key].append((places, sources, first[key[2]] + rows))
+                drawn[key].append((places, sources, rows, first[key[2]]))
         for kind, numbers in self._numbers.items():
-            met[kind].append(len(_joined(numbers.parts[done[kind] :])))
+            met[kind].append(len(join(numbers.parts[done[kind] :])))
         return self._finish(drawn, met, excluded)
 
     def _sources(
@@ -266,16 +275,12 @@ class NeighborSampler:
         met: dict[str, list[int]],
         excluded: ExcludedPairs | None,
     ) -> Sample:
-        keys = {kind: _joined(numbers.parts) for kind, numbers in self._numbers.items()}
+        keys = {kind: join(numbers.parts) for kind, numbers in self._numbers.items()}
         if self.subgraph_type == "induced":
             drawn = {key: [self._induce(key, keys[key[2]], excluded)] for key in drawn}
         edges, ends = {}, {}
         for key, parts in drawn.items():
-            places, sources, targets = (
-                _joined([part[column] for part in parts]) for column in range(3)
-            )
-            edge = self.in_edges[key].edge.take(places).astype(np.int64)
-            rows = np.stack([self._numbers[key[0]].find(sources), targets])
+            edge, rows = self._ends(key, parts)
             if self.subgraph_type == "bidirectional":
                 edge, rows = _both_ways(edge, rows)
             edges[key], ends[key] = edge, rows
@@ -287,6 +292,19 @@ class NeighborSampler:
             {key: [len(part[0]) for part in parts] for key, parts in drawn.items()},
         )  # fmt: skip
 
+    def _ends(self, key: EdgeType, parts: list[_Drawn]) -> tuple[np.ndarray, np.ndarray]:
+        """Places in ``edge_index``, and rows of source and target, of all that was drawn."""
+        total = sum(len(part[0]) for part in parts)
+        edge, ends = np.empty(total, dtype=np.int64), np.empty((2, total), dtype=np.int64)
+        begin = 0
+        for places, sources, targets, first in parts:
+            here = slice(begin, begin + len(places))
+            edge[here] = self.in_edges[key].edge.take(places)
+            ends[0, here] = self._numbers[key[0]].find(sources)
+            np.add(targets, first, out=ends[1, here])
+            begin = here.stop
+        return edge, ends
+
     def _induce(self, key: EdgeType, targets: np.ndarray, excluded: ExcludedPairs | None) -> _Drawn:
         in_edges, nodes = self.in_edges[key], self._numbers[key[2]].nodes(targets)
         places, rows = in_edges.draw(nodes, -1, np.random.default_rng(0))
@@ -294,7 +312,7 @@ class NeighborSampler:
         inside = self._numbers[key[0]].find(sources) >= 0
         if excluded is not None:
             inside &= ~excluded.hits(key, in_edges.source[places], nodes[rows])
-        return places[inside], sources[inside], rows[inside]
+        return places[inside], sources[inside], rows[inside], 0
 
 
 class ExcludedPairs:
@@ -337,8 +355,11 @@ def _among(values: np.ndarray, ascending: np.ndarray) -> np.ndarray:
     return found
 
 
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if len(parts) else _NONE
+def join(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Put arrays behind each other along their last axis; a single one is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts, axis=-1) if len(parts) else _NONE
 
 
 def _both_ways(edge: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

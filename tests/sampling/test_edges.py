@@ -27,19 +27,23 @@ def test_subgraph_equals_pygs_k_hop_subgraph(hops):
         assert edges.tolist() == into.tolist()
 
 
-def test_every_subset_is_equally_likely():
-    start = np.array([0, 5])
-    generator = np.random.default_rng(0)
-    counts = {}
-    for _ in range(6000):
-        places, rows = choose_edges(start, np.array([0]), 2, generator)
-        assert rows.tolist() == [0, 0]
-        key = tuple(sorted(places.tolist()))
-        counts[key] = counts.get(key, 0) + 1
-    assert len(counts) == 10, "all pairs of 5 edges, none twice the same edge"
-    expected = 600
-    chi_square = sum((n - expected) ** 2 / expected for n in counts.values())
-    assert chi_square < 27.9  # 0.1 % quantile for 9 degrees of freedom
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_every_subset_is_equally_likely(k):
+    """Beside nodes without, with few and with just as many edges."""
+    start = np.cumsum([0, 0, 5, 1, k, 5])
+    nodes, generator = np.array([4, 0, 1, 2, 3]), np.random.default_rng(0)
+    counts = {row: dict.fromkeys(itertools.combinations(range(5), k), 0) for row in (0, 2)}
+    rounds = 600 * len(counts[0])
+    for _ in range(rounds):
+        places, rows = choose_edges(start, nodes, k, generator)
+        assert np.bincount(rows, minlength=5).tolist() == [k, 0, k, min(k, 1), k]
+        assert sorted(places[rows == 4]) == list(range(start[3], start[4]))
+        for row, found in counts.items():
+            found[tuple(sorted(places[rows == row] - start[nodes[row]]))] += 1
+    for found in counts.values():  # a key of its own would have raised: none is drawn twice
+        chi_square = sum((n - 600) ** 2 / 600 for n in found.values())
+        # 0.1 % quantiles for 4 and 9 degrees of freedom
+        assert chi_square < (18.5 if len(found) == 5 else 27.9)
 
 
 def test_with_replacement_draws_k_for_all_that_have_one():

@@ -150,6 +150,19 @@ def test_full_neighbourhoods_equal_the_plain_sampler():
         assert sorted(batch.e_id.tolist()) == sorted(edges.tolist())
 
 
+def test_neighbourhoods_are_full_in_a_graph_far_larger_than_a_batch():
+    data = random_data(nodes=2000, edges=3000)
+    sizes = []
+    for batch in NeighborLoader(data, [-1, -1], torch.arange(0, 2000, 7), batch_size=3):
+        nodes, edges = sample_neighbors(
+            data.edge_index.numpy(), batch.n_id[:3].numpy(), [-1, -1], np.random.default_rng(0)
+        )
+        sizes.append(len(batch.n_id))
+        assert sorted(batch.n_id.tolist()) == sorted(nodes.tolist())
+        assert sorted(batch.e_id.tolist()) == sorted(edges.tolist())
+    assert max(sizes) * 16 < 2000
+
+
 def test_partial_neighbourhoods_are_drawn_as_the_plain_sampler_draws():
     """How often each node and edge is met, over many batches, is the same."""
     data = random_data(nodes=8, edges=40)
