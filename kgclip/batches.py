@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kgclip.graph import KnowledgeGraph
 from kgclip.mined_captions import MinedCaptions
 from kgclip.negatives import NegativeSampler
+from kgclip.nn.feature_cache import CachedFeatures
+from kgclip.nn.features import cache_text_features
 from kgclip.nn.model import GraphInputs, TripleInputs
 from kgclip.nn.output import Batch, Targets
 from kgclip.nn.teacher import TeacherFeatures
@@ -30,6 +34,21 @@ from kgclip.token_triples import TokenTriples, known_among
 PAIR_SPLITS = ("train", "pairs_valid", "pairs_test")
 
 
+@dataclasses.dataclass(frozen=True)
+class CachedTexts:
+    """Features of a corpus's texts, by the same rows as its token ids.
+
+    Attributes:
+        text: Of the labels. Float [N, D].
+        relation_text: Of the relations, then of the inverse ones. Float [2R, D].
+        fact_text: Of the facts. Float [F, D].
+    """
+
+    text: CachedFeatures
+    relation_text: CachedFeatures
+    fact_text: CachedFeatures
+
+
 class Corpus:
     """A graph as tensors, with its texts tokenised once.
 
@@ -38,7 +57,8 @@ class Corpus:
     Args:
         graph: With a text for every entity (its label where it has none).
         tokenizer: From texts to token ids [B, L], as open_clip makes it.
-        image_features: Trunk features (or pictures) by row of ``graph.images``. Float [I, W].
+        image_features: Trunk features (or pictures) by row of ``graph.images``, cached or not.
+            Float [I, W].
         image_tokens: Cached tokens by row of ``graph.images``, for the triple encoder; ``None``
             = there is none. Float [I, L, W'].
 
@@ -62,8 +82,8 @@ class Corpus:
         self,
         graph: KnowledgeGraph,
         tokenizer: Callable[[list[str]], Tensor],
-        image_features: Tensor,
-        image_tokens: Tensor | None = None,
+        image_features: Tensor | CachedFeatures,
+        image_tokens: Tensor | CachedFeatures | None = None,
     ) -> None:
         if len(image_features) != len(graph.images):
             raise ValueError(
@@ -115,9 +135,23 @@ class Corpus:
         edge_index = torch.stack([torch.cat([head, tail]), torch.cat([tail, head])])
         return edge_index, torch.cat([relation, relation + self.num_relations])
 
+    def cache_texts(self, clip: nn.Module, folder: str | Path | None = None) -> CachedTexts:
+        """Encode all labels, relations and facts, each distinct text once.
+
+        Args:
+            clip: The model whose text tower does not train.
+            folder: Where the features are kept from run to run; ``None`` = in memory.
+        """
+        texts = self.text, self.relation_text, self.fact_text
+        return CachedTexts(*(cache_text_features(clip, ids, folder=folder) for ids in texts))
+
     @torch.no_grad()
-    def text_features(self, clip: nn.Module, tokens: Tensor, chunk: int = 1024) -> Tensor:
-        """Unit vectors of tokenised texts, in chunks, without gradient. Float [n, D]."""
+    def text_features(
+        self, clip: nn.Module, tokens: Tensor | CachedFeatures, chunk: int = 1024
+    ) -> Tensor:
+        """Unit vectors of tokenised texts, or of their features, without gradient. Float [n, D]."""
+        if tokens.dtype.is_floating_point:
+            return F.normalize(tokens[:], dim=-1)
         device = next(clip.parameters()).device
         parts = [
             encode_text_trimmed(clip, tokens[start : start + chunk].to(device), normalize=True)
@@ -194,8 +228,8 @@ class KnowledgeBatches:
         teacher: The start model's features of all pictures by row of ``graph.images`` and of all
             labels by entity, for distillation.
         captions: Draws captions and their corrupted copies; ``None`` = captions are labels.
-        label_features: Cached features of all labels under a frozen text tower, by entity;
-            ``None`` = the tower reads them. Float [N, D].
+        texts: What a frozen text tower makes of the corpus's texts; ``None`` = the tower reads
+            them in every step.
     """
 
     def __init__(
@@ -208,11 +242,11 @@ class KnowledgeBatches:
         token_triples: TokenTriples | None = None,
         teacher: TeacherFeatures | None = None,
         captions: MinedCaptions | None = None,
-        label_features: Tensor | None = None,
+        texts: CachedTexts | None = None,
     ) -> None:
         self.corpus, self.options, self.clip = corpus, options, clip
         self.token_triples, self.teacher, self.captions = token_triples, teacher, captions
-        self.pair_texts = corpus.text if label_features is None else label_features
+        self.texts = corpus if texts is None else texts
         usable = np.flatnonzero(np.isin(corpus.image_split, PAIR_SPLITS))
         times = [options.repeats.get(entity_types[e] or "", 1) for e in corpus.image_entity[usable]]
         self.pairs = torch.from_numpy(np.repeat(usable, times))
@@ -247,7 +281,7 @@ class KnowledgeBatches:
         inputs: dict[str, Any] = {}
         targets = Targets()
         if options.num_pairs:
-            inputs = {"image": corpus.image_features[rows], "text": self.pair_texts[entities]}
+            inputs = {"image": corpus.image_features[rows], "text": self.texts.text[entities]}
             targets.pair_ids = entities
             if self.captions is not None:
                 generator = torch.Generator().manual_seed(_stream(options.seed, 3, step))
@@ -307,8 +341,8 @@ class KnowledgeBatches:
         wanted = torch.rand(count, generator=generator) < self.options.image_share
         image_mask = wanted & self.shown[heads]
         inputs["triples"] = TripleInputs(
-            text=corpus.text[heads],
-            fact_text=corpus.fact_text[self.fact_ids[drawn]],
+            text=self.texts.text[heads],
+            fact_text=self.texts.fact_text[self.fact_ids[drawn]],
             image=corpus.image_features[corpus.first_image[heads[image_mask]]],
             image_mask=image_mask,
         )
@@ -323,8 +357,8 @@ class KnowledgeBatches:
         if self._features is None or step % self.options.refresh_every == 0:
             corpus = self.corpus
             self._features = (
-                corpus.text_features(self.clip, corpus.text),
-                corpus.text_features(self.clip, corpus.relation_text),
+                corpus.text_features(self.clip, self.texts.text),
+                corpus.text_features(self.clip, self.texts.relation_text),
             )
 
     def _graph(self, targets: Targets, generator: torch.Generator) -> GraphInputs:
@@ -362,9 +396,9 @@ class KnowledgeBatches:
         dropped = torch.rand(len(nodes), 2 * corpus.num_relations, generator=generator)
         keep &= (dropped >= rate)[edge_index[1], edge_type]
         place = torch.searchsorted(nodes, rows.contiguous())
-        x = corpus.text_features(self.clip, corpus.text[nodes]).clone()
+        x = corpus.text_features(self.clip, self.texts.text[nodes]).clone()
         x[place] = 0
-        relations = corpus.text_features(self.clip, corpus.relation_text)
+        relations = corpus.text_features(self.clip, self.texts.relation_text)
         return GraphInputs(x, edge_index[:, keep], edge_type[keep], relations, place)
 
 

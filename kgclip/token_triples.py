@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kgclip.graph import KnowledgeGraph
 from kgclip.negatives import NegativeSampler, group_members
+from kgclip.nn.feature_cache import CachedFeatures
 from kgclip.nn.output import Targets
 from kgclip.nn.token_inputs import TokenInputs
 from kgclip.nn.tokens import encode_text_trimmed, encode_with_tokens
@@ -47,9 +48,9 @@ class TokenTriples:
         self,
         graph: KnowledgeGraph,
         tokenizer: Callable[[list[str]], Tensor],
-        image_tokens: Tensor,
+        image_tokens: Tensor | CachedFeatures,
         *,
-        image_features: Tensor | None = None,
+        image_features: Tensor | CachedFeatures | None = None,
         image_share: float = 0.5,
         asked: Sequence[str] = QUERIES,
     ) -> None:
@@ -120,7 +121,7 @@ class TokenTriples:
         image_mask = uses[:, 0].bool()
         texts, images = uses[~image_mask, 1], uses[image_mask, 1]
 
-        def of(features: Tensor | None, rows: Tensor) -> Tensor | None:
+        def of(features: Tensor | CachedFeatures | None, rows: Tensor) -> Tensor | None:
             return None if features is None else features[rows]
 
         inputs = TokenInputs(

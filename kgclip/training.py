@@ -105,7 +105,7 @@ def fit(
         The trainer, after its last step.
     """
     terms = build_terms(config.losses, corpus)
-    batches = build_batches(config, graph, corpus, model, terms)
+    batches = build_batches(config, graph, corpus, model, terms, cache=output / "cache")
     trainer = Trainer(
         model,
         terms,
@@ -126,6 +126,7 @@ def build_batches(
     corpus: Corpus,
     model: KnowledgeCLIP,
     terms: Mapping[str, LossTerm],
+    cache: Path | None = None,
 ) -> KnowledgeBatches:
     """Build a config's batches; what the losses read decides what is computed.
 
@@ -135,6 +136,7 @@ def build_batches(
         corpus: Material.
         model: As it starts: the teacher of distillation is what it is now.
         terms: The losses.
+        cache: Folder that keeps what a frozen text tower makes of the texts.
     """
     reads = {field for term in terms.values() if term.weight for field in term.loss.reads}
     frozen = config.model.freeze_text
@@ -158,7 +160,7 @@ def build_batches(
         token_triples=token_triples,
         captions=_captions(config, corpus) if "negative_text_features" in reads else None,
         teacher=_teacher(model, corpus) if "teacher_logit_scale" in reads else None,
-        label_features=corpus.text_features(model.clip, corpus.text) if frozen else None,
+        texts=corpus.cache_texts(model.clip, cache) if frozen else None,
     )
 
 
@@ -181,7 +183,7 @@ def _captions(config: TrainConfig, corpus: Corpus) -> MinedCaptions:
 def _teacher(model: KnowledgeCLIP, corpus: Corpus) -> TeacherFeatures:
     """The start model's features of all pictures and labels, computed once."""
     with evaluating(model):
-        parts = [model.project_image(rows) for rows in torch.split(corpus.image_features, 256)]
+        parts = [model.project_image(rows) for rows in torch.split(corpus.image_features[:], 256)]
         images = F.normalize(torch.cat(parts), dim=-1)
         texts = corpus.text_features(model.clip, corpus.text)
     return TeacherFeatures(images, texts, model.logit_scale.exp().clone())

@@ -8,6 +8,7 @@ from open_clip.model import CLIP
 
 from kgclip.batches import BatchOptions, Corpus, KnowledgeBatches, edges_between
 from kgclip.graph import KnowledgeGraph
+from kgclip.nn.losses import ContrastiveLoss, E2ELoss, G2ELoss
 from kgclip.nn.model import GraphEncoder, KnowledgeCLIP
 from kgclip.tables import build_tables
 
@@ -212,3 +213,28 @@ def test_nothing_to_train_on_is_said(graph, clip):
     with pytest.raises(ValueError, match="no image-text pair"):
         batches(bare, corpus, clip)
     assert batches(bare, corpus, clip, num_pairs=0)(0).size == 3
+
+
+@pytest.mark.parametrize("num_neighbors", [(), (2, 2)])
+def test_cached_texts_give_the_losses_and_graph_gradients_of_the_tower(
+    graph, corpus, clip, tmp_path, num_neighbors
+):
+    model = KnowledgeCLIP(clip, GraphEncoder(16, 2))
+    options = BatchOptions(4, 3, graph=True, image_share=0.5, num_neighbors=num_neighbors)
+    corpus.image_features = torch.randn(3, 16)
+    passes = []
+    clip.transformer.register_forward_pre_hook(lambda *_: passes.append(1))
+    found = []
+    for texts in (None, corpus.cache_texts(clip, tmp_path), corpus.cache_texts(clip, tmp_path)):
+        passes.clear()
+        model.zero_grad()
+        batch = KnowledgeBatches(corpus, [None] * 5, options, clip, texts=texts)(1)
+        output = model(**batch.inputs)
+        losses = [loss(output, batch.targets) for loss in (ContrastiveLoss(), E2ELoss(), G2ELoss())]
+        sum(losses).backward()
+        assert bool(passes) == (texts is None)
+        gradients = [value.grad for value in model.graph_encoder.parameters()]
+        found.append([*losses, *gradients])
+    for cached in found[1:]:
+        for mine, theirs in zip(cached, found[0], strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)

@@ -146,7 +146,8 @@ LAYOUT = {
     "nn.scene_graph": "torch nn.clip nn.compgcn nn.output nn.tokens",
     "nn.vocabulary": "torch",
     "nn.tokens": "torch open_clip nn.clip",
-    "nn.features": "tables torch safetensors PIL nn.clip nn.tokens nn.triples",
+    "nn.feature_cache": "torch safetensors",
+    "nn.features": "tables torch PIL nn.clip nn.feature_cache nn.tokens nn.triples",
     "nn.lora": "torch",
     "nn.chunks": "torch",
     "nn.triples": "torch torchvision",
@@ -160,10 +161,11 @@ LAYOUT = {
     "nn.row_adagrad": "torch",
     "nn.classifier": "torch nn.edges nn.rgcn",
     "reasoning": "torch",
-    "token_triples": "graph negatives torch nn.output nn.token_inputs nn.tokens nn.triples",
+    "token_triples": "graph negatives torch nn.feature_cache nn.output nn.token_inputs nn.tokens"
+    " nn.triples",
     "mined_captions": "negatives torch",
-    "batches": "graph mined_captions negatives sampling token_triples torch nn.model nn.output"
-    " nn.teacher nn.tokens",
+    "batches": "graph mined_captions negatives sampling token_triples torch nn.feature_cache"
+    " nn.features nn.model nn.output nn.teacher nn.tokens",
     "checkpoint": "tables torch safetensors",
     "trainer": "tables torch batches checkpoint progress nn.info_nce nn.output",
     # Evaluation takes arrays, callables and questions: it knows no model and no trainer.

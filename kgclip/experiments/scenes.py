@@ -236,7 +236,8 @@ def _chunk_features(
     output: Path, scenes: Scenes, clip: nn.Module, preprocess: Callable[[Any], Tensor], chunk: int
 ) -> Tensor:
     paths = scenes.paths[chunk::_CHUNKS]
-    return cache_image_features(clip, preprocess, paths, folder=output / "cache", progress=False)
+    cached = cache_image_features(clip, preprocess, paths, folder=output / "cache", progress=False)
+    return cached[:]
 
 
 def run_job(job: Job) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def encode_world(model: KnowledgeCLIP, corpus: Corpus, world: World, tokenizer: 
     encode = corpus.text_features
     return Features(
         entities=encode(model.clip, corpus.text),
-        images=F.normalize(model.project_image(corpus.image_features), dim=-1),
+        images=F.normalize(model.project_image(corpus.image_features[:]), dim=-1),
         facts={name: encode(model.clip, tokens) for name, tokens in texts.items()},
         classes={name: encode(model.clip, tokens) for name, tokens in classes.items()},
         relations=encode(model.clip, corpus.relation_text),

@@ -2,7 +2,7 @@
 
 from kgclip.nn.clip import build_tokenizer, lock_image_trunk
 from kgclip.nn.compgcn import CompGCNConv
-from kgclip.nn.features import cache_image_features
+from kgclip.nn.features import cache_image_features, cache_text_features
 from kgclip.nn.hgt import HGTConv
 from kgclip.nn.model import GraphEncoder, KnowledgeCLIP, create_model_and_transforms
 from kgclip.nn.output import Batch, KnowledgeOutput, Targets
@@ -31,6 +31,7 @@ __all__ = [
     "TripleEncoderOptions",
     "build_tokenizer",
     "cache_image_features",
+    "cache_text_features",
     "create_model_and_transforms",
     "encode_text_trimmed",
     "encode_tokens",

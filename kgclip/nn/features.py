@@ -1,17 +1,18 @@
-"""Image features of a frozen trunk, computed once a picture and kept on disk.
+"""Features of frozen towers, computed once for each picture and text, and kept on disk.
 
-Pictures go in as paths, trunk features come out as one matrix. A cache file is named by what
-determines its content (the pictures' bytes, the trunk's weights and structure, the
-preprocessing), so it can never be stale: another picture or weight is another file.
+Pictures go in as paths and texts as token ids; trunk features, tokens or text features come out.
+A cache folder is named by what computes its rows (the tower's weights and structure, the
+preprocessing) and a row is found by its content (the picture's bytes, the token ids), so it can
+never be stale: another picture, text or weight is another row or folder.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kgclip.nn.clip import evaluating, image_trunk, image_trunk_features
-from kgclip.nn.tokens import encode_tokens, num_prefix_tokens
+from kgclip.nn.feature_cache import KEY_BYTES, CachedFeatures, FeatureCache
+from kgclip.nn.tokens import encode_text_trimmed, encode_tokens, num_prefix_tokens, text_tower
 from kgclip.nn.triples import Tokens, pool_tokens
 from kgclip.tables import GraphError
 
@@ -40,26 +40,27 @@ def cache_image_features(
     batch_size: int = 16,
     folder: str | Path | None = None,
     progress: bool = True,
-) -> Tensor:
+) -> CachedFeatures:
     """Trunk features of pictures, each distinct picture encoded once.
 
     In evaluation mode and without gradient; the model's own modes are restored. Equal pictures
-    (by content) share a row's computation, and with ``folder`` the next call with the same
-    pictures, trunk and preprocessing reads a file instead.
+    (by content) share a row's computation, and with ``folder`` only pictures that this trunk and
+    preprocessing have not seen yet are encoded, also after a kill.
 
     Args:
         model: An open_clip model; runs on its own device.
         preprocess: The evaluation transform, PIL picture → float [3, H, W]. Its ``repr`` tells
-            it from other transforms in the cache's name.
+            it from other transforms in the name of its folder.
         paths: Picture files, N of them, in any order, repeats allowed.
         batch_size: Pictures in one forward pass, at least 1. On a CPU small batches are faster
             (the activations stay in cache); give a GPU more.
-        folder: Where the cache file is written; ``None`` keeps nothing.
+        folder: Where the rows are written; ``None`` keeps them in memory.
         progress: Show a bar on stderr once it takes over two seconds.
 
     Returns:
         Features in the order of ``paths``, as :func:`kgclip.nn.clip.image_trunk_features` gives
-        them up to rounding. Float32 on the CPU, [N, W].
+        them up to rounding, memory-mapped where there is a folder; ``[:]`` lays them all out.
+        Float32 on the CPU, [N, W].
 
     Raises:
         GraphError: If a picture is missing or cannot be decoded; names the file.
@@ -79,7 +80,7 @@ def cache_image_tokens(
     batch_size: int = 16,
     folder: str | Path | None = None,
     progress: bool = True,
-) -> Tensor:
+) -> CachedFeatures:
     """Unpooled tokens of pictures, for the triple encoder; else as :func:`cache_image_features`.
 
     Args:
@@ -89,7 +90,7 @@ def cache_image_tokens(
         max_tokens: Tokens a picture; more are averaged in runs, after the class token.
             ``None`` = all. 16 tokens of width 1,280 are 80 KiB a picture.
         batch_size: Pictures in one forward pass, at least 1.
-        folder: Where the cache file is written; ``None`` keeps nothing.
+        folder: Where the rows are written; ``None`` keeps them in memory.
         progress: Show a bar on stderr once it takes over two seconds.
 
     Returns:
@@ -108,6 +109,44 @@ def cache_image_tokens(
     return _cached(read, kind, model, preprocess, paths, batch_size, folder, progress)
 
 
+def cache_text_features(
+    model: nn.Module,
+    tokens: Tensor,
+    *,
+    batch_size: int = 256,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> CachedFeatures:
+    """Features of texts, each distinct text encoded once; else as :func:`cache_image_features`.
+
+    Args:
+        model: An open_clip model.
+        tokens: Token ids, as long as the tokenizer makes them; repeats allowed. Long [N, L].
+        batch_size: Texts in one forward pass, at least 1; texts of like length go together.
+        folder: Where the rows are written; ``None`` keeps them in memory.
+        progress: Show a bar on stderr once it takes over two seconds.
+
+    Returns:
+        ``model.encode_text(tokens)`` up to rounding, not normalised. Float32 on the CPU, [N, D].
+
+    Raises:
+        ValueError: If ``batch_size`` is below 1.
+    """
+    device = next(text_tower(model).parameters()).device
+    ids = tokens.cpu().contiguous()
+    lengths = (ids != ids[:, -1:]).sum(dim=1) if len(ids) else ids  # roughly: padding ends a row
+    order = lengths.argsort(stable=True) if len(ids) else torch.arange(0)
+    keys = [hashlib.blake2b(row.tobytes(), digest_size=KEY_BYTES).digest() for row in ids.numpy()]
+
+    def encode(places: list[int]) -> Tensor:
+        return encode_text_trimmed(model, ids[places].to(device))
+
+    cache = FeatureCache(None if folder is None else Path(folder) / f"text-{_text_digest(model)}")
+    track = functools.partial(_track, what="texts", progress=progress)
+    with evaluating(model), torch.no_grad():
+        return cache.rows(keys, encode, batch_size, order.tolist(), track)
+
+
 def _cached(
     read: _Reader,
     kind: str,
@@ -117,31 +156,24 @@ def _cached(
     batch_size: int,
     folder: str | Path | None,
     progress: bool,
-) -> Tensor:
-    """What ``read`` makes of each picture, from the cache file of that kind where there is one."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    digests = [_picture_digest(Path(path)) for path in paths]
-    distinct = {digest: Path(path) for digest, path in zip(digests, paths, strict=True)}
-    files = {digest: distinct[digest] for digest in sorted(distinct)}
-    cache = None if folder is None else Path(folder) / _cache_name(kind, model, preprocess, files)
-    features = None if cache is None else _load_features(cache, len(files))
-    if features is None:
-        with evaluating(model), torch.no_grad():
-            features = _encode(read, model, preprocess, list(files.values()), batch_size, progress)
-        if cache is not None:
-            _save_features(features, cache)
-    rows = {digest: row for row, digest in enumerate(files)}
-    return features[torch.tensor([rows[digest] for digest in digests], dtype=torch.long)]
+) -> CachedFeatures:
+    """What ``read`` makes of each picture, from the shards of that kind where they have it."""
+    files = [Path(path) for path in paths]
+    keys = [_picture_key(file) for file in files]
+    name = "" if folder is None else f"image-{kind}-{_image_digest(model, preprocess)}"
+    cache = FeatureCache(None if folder is None else Path(folder) / name)
+    track = functools.partial(_track, what="pictures", progress=progress)
+    with evaluating(model), torch.no_grad():
+        return cache.rows(
+            keys,
+            lambda places: _encode(read, model, preprocess, [files[place] for place in places]),
+            batch_size,
+            track=track,
+        )
 
 
 def _encode(
-    read: _Reader,
-    model: nn.Module,
-    preprocess: Callable[[Any], Tensor],
-    files: Sequence[Path],
-    batch_size: int,
-    progress: bool,
+    read: _Reader, model: nn.Module, preprocess: Callable[[Any], Tensor], files: Sequence[Path]
 ) -> Tensor:
     trunk = image_trunk(model)
     weight = next(
@@ -149,29 +181,32 @@ def _encode(
     )  # the stem: its type is what the tower takes, its device where
     if not files:  # the width is still the tower's
         blank = preprocess(Image.new("RGB", (1, 1))).unsqueeze(0)
-        return read(model, blank.to(weight.device, weight.dtype))[:0].float().cpu()
-    features = []
-    for start in track_batches(range(0, len(files), batch_size), len(files), batch_size, progress):
-        pictures = [preprocess(read_picture(file)) for file in files[start : start + batch_size]]
-        images = torch.stack(pictures).to(weight.device, weight.dtype)
-        images = images.contiguous(memory_format=torch.channels_last)  # depthwise: a third faster
-        features.append(read(model, images).float().cpu())
-    return torch.cat(features)
+        return read(model, blank.to(weight.device, weight.dtype))[:0]
+    images = torch.stack([preprocess(read_picture(file)) for file in files])
+    images = images.to(weight.device, weight.dtype)
+    return read(model, images.contiguous(memory_format=torch.channels_last))  # depthwise: faster
 
 
-def track_batches(starts: range, total: int, step: int, progress: bool = True) -> Iterator[int]:
-    """Yield the first rows of batches of pictures; a bar appears when it takes long.
+def _track(total: int, step: int, what: str, progress: bool) -> Iterator[int]:
+    return track_batches(range(0, total, step), total, step, progress, what)
+
+
+def track_batches(
+    starts: range, total: int, step: int, progress: bool = True, what: str = "pictures"
+) -> Iterator[int]:
+    """Yield the first rows of batches; a bar appears when it takes long.
 
     Args:
         starts: First row of each batch.
-        total: Pictures in all.
-        step: Pictures a batch.
+        total: Rows in all.
+        step: Rows a batch.
         progress: Whether there may be a bar.
+        what: What the rows are, for the bar.
     """
     console = Console(stderr=True)
     shown = progress and console.is_terminal  # a log file would only get blank lines
     bar = Progress(console=console, transient=True, disable=not shown)
-    task = bar.add_task("encoding pictures", total=total)
+    task = bar.add_task(f"encoding {what}", total=total)
     begin = time.monotonic()
     try:
         for start in starts:
@@ -200,10 +235,10 @@ def read_picture(file: Path) -> Image.Image:
         ) from error
 
 
-def _picture_digest(file: Path) -> str:
+def _picture_key(file: Path) -> bytes:
     try:
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            return hashlib.file_digest(stream, "sha256").digest()[:KEY_BYTES]
     except OSError as error:
         raise GraphError(
             f"{file}: cannot be read ({error.strerror or error}); expected a picture: restore the "
@@ -211,35 +246,26 @@ def _picture_digest(file: Path) -> str:
         ) from error
 
 
-def _cache_name(
-    kind: str, model: nn.Module, preprocess: Callable[[Any], Tensor], files: Mapping[str, Path]
-) -> str:
+def _image_digest(model: nn.Module, preprocess: Callable[[Any], Tensor]) -> str:
     trunk = image_trunk(model)
     size = getattr(model.visual, "image_size", None)
+    return _digest(f"{trunk!r}\n{preprocess!r}\n{size}", trunk.state_dict())
+
+
+def _text_digest(model: nn.Module) -> str:
+    """Of what decides the features of token ids; the tower may be the model but for its eyes."""
+    tower = text_tower(model)
+    parts = [f"{name} {part!r}" for name, part in tower.named_children() if name != "visual"]
+    pools = [getattr(tower, name, None) for name in ("text_pool_type", "pool_type", "text_eos_id")]
+    parts.append(f"{type(tower)} {pools} {getattr(tower, 'attn_mask', None) is None}")
+    state = {k: v for k, v in tower.state_dict().items() if not k.startswith(("visual.", "logit_"))}
+    return _digest("\n".join(parts), state)
+
+
+def _digest(recipe: str, state: dict[str, Tensor]) -> str:
     # A printed function or object holds its address, which differs from run to run.
-    recipe = re.sub(r" at 0x[0-9a-f]+", "", f"{trunk!r}\n{preprocess!r}\n{size}\n{list(files)}")
-    digest = hashlib.sha256(recipe.encode())
-    for name, tensor in trunk.state_dict().items():
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", recipe).encode())
+    for name, tensor in state.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return f"image-{kind}-{digest.hexdigest()[:32]}.safetensors"
-
-
-def _load_features(cache: Path, rows: int) -> Tensor | None:
-    if not cache.is_file():
-        return None
-    try:
-        features: Tensor = load_file(cache)["features"]
-    except (SafetensorError, KeyError):  # damaged on disk: compute it again
-        return None
-    return features if len(features) == rows else None
-
-
-def _save_features(features: Tensor, cache: Path) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_name(f".{cache.name}.{os.getpid()}")
-    try:
-        save_file({"features": features.contiguous()}, partial)
-        os.replace(partial, cache)  # a kill never leaves half a file under the real name
-    finally:
-        partial.unlink(missing_ok=True)
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -34,8 +34,8 @@ class TripleInputs:
     """T triples: E uses of entities, each as its text or its picture, and T verbalised facts.
 
     Attributes:
-        text: Tokens of each entity's text. Long [E, L].
-        fact_text: Tokens of "relation tail". Long [T, L].
+        text: Tokens of each entity's text, long [E, L], or cached features, float [E, D].
+        fact_text: Tokens of "relation tail", long [T, L], or cached features, float [T, D].
         image: Trunk features or pictures of the entities that ``image_mask`` names, in its
             order. Float [I, W] or [I, 3, H, W].
         image_mask: True where the entity is read as its picture; I are. Bool [E].
@@ -280,8 +280,6 @@ class KnowledgeCLIP(nn.Module):
         """Pairs, and triples whose facts the text tower reads."""
         if image is not None:
             output.image_features = F.normalize(self.project_image(image), dim=-1)
-        if text is not None and text.is_floating_point():
-            output.text_features, text = F.normalize(text, dim=-1), None
         texts = [] if text is None else [text]
         if triples is not None:
             texts += [triples.text[~triples.image_mask], triples.fact_text]
@@ -328,10 +326,16 @@ class KnowledgeCLIP(nn.Module):
             )
 
     def _encode_texts(self, texts: list[Tensor]) -> list[Tensor]:
-        if not texts:
-            return []
-        features = encode_text_trimmed(self.clip, torch.cat(texts), normalize=True)
-        return list(torch.split(features, [len(tokens) for tokens in texts]))
+        """Unit vectors of token ids, in one pass of the tower, and of cached features."""
+        ids = [text for text in texts if not text.is_floating_point()]
+        encoded: Iterator[Tensor] = iter(())
+        if ids:
+            features = encode_text_trimmed(self.clip, torch.cat(ids), normalize=True)
+            encoded = iter(torch.split(features, [len(text) for text in ids]))
+        return [
+            F.normalize(text, dim=-1) if text.is_floating_point() else next(encoded)
+            for text in texts
+        ]
 
     def _entity_features(self, triples: TripleInputs, from_text: Tensor) -> Tensor:
         features = from_text.new_zeros(len(triples.text), from_text.shape[-1])

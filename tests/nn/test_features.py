@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from open_clip.model import CLIP
+from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
 from torchvision import transforms
 
 from kgclip.nn.clip import image_trunk_features
-from kgclip.nn.features import cache_image_features, cache_image_tokens
-from kgclip.nn.tokens import encode_tokens
+from kgclip.nn.features import cache_image_features, cache_image_tokens, cache_text_features
+from kgclip.nn.tokens import encode_tokens, text_tower
 from kgclip.tables import GraphError
 
 TEXT = {"context_length": 12, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
@@ -43,9 +43,10 @@ def paths(tmp_path):
 
 def test_rows_equal_encoding_one_by_one(counted, paths):
     order = [paths[i] for i in (3, 0, 3, 1, 4, 2, 0)]
-    features = cache_image_features(counted.model, PREPROCESS, order, batch_size=2)
+    cached = cache_image_features(counted.model, PREPROCESS, order, batch_size=2)
     assert counted.batches == [2, 2, 1]
-    assert features.dtype == torch.float32
+    assert cached.dtype == torch.float32
+    features = cached[:]
     assert not features.requires_grad
     counted.model.eval()
     for path, row in zip(order, features, strict=True):
@@ -65,7 +66,7 @@ def test_the_model_keeps_its_modes_and_statistics(counted, paths):
 
 
 def test_the_second_call_reads_the_file_in_any_order(counted, paths, tmp_path):
-    first = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")
+    first = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")[:]
     counted.batches.clear()
     with torch.no_grad():  # the head may train; the trunk's features are the same
         counted.model.visual.head.mlp.fc1.weight.add_(1)
@@ -73,8 +74,12 @@ def test_the_second_call_reads_the_file_in_any_order(counted, paths, tmp_path):
         counted.model, PREPROCESS, paths[::-1] + paths[:1], folder=tmp_path / "cache"
     )
     assert counted.batches == []
-    assert torch.equal(again, torch.cat([first.flip(0), first[:1]]))
-    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".safetensors"]
+    assert torch.equal(again[:], torch.cat([first.flip(0), first[:1]]))
+    assert [file.suffix for file in _files(tmp_path)] == [".safetensors"]
+
+
+def _files(tmp_path):
+    return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def _change_weight(model, paths):
@@ -104,8 +109,16 @@ def test_what_determines_the_features_names_the_file(counted, paths, tmp_path, c
     before = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")
     preprocess = change(counted.model, paths)
     after = cache_image_features(counted.model, preprocess, paths, folder=tmp_path / "cache")
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-    assert not torch.equal(before, after)
+    assert len(_files(tmp_path)) == 2
+    assert not torch.equal(before[:], after[:])
+
+
+def test_a_changed_picture_alone_is_encoded_again(counted, paths, tmp_path):
+    before = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")[:]
+    _change_picture(counted.model, paths)
+    after = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")[:]
+    assert counted.batches == [5, 1]
+    assert (before != after).any(dim=1).tolist() == [True, False, False, False, False]
 
 
 def test_an_address_in_the_transforms_name_does_not_matter(counted, paths, tmp_path):
@@ -119,12 +132,12 @@ def test_an_address_in_the_transforms_name_does_not_matter(counted, paths, tmp_p
 
 @pytest.mark.parametrize("damage", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"nonsense" * 9])
 def test_a_damaged_file_is_computed_again(counted, paths, tmp_path, damage):
-    first = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")
-    (file,) = (tmp_path / "cache").iterdir()
+    first = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")[:]
+    (file,) = _files(tmp_path)
     content = file.read_bytes()
     file.write_bytes(damage)
     again = cache_image_features(counted.model, PREPROCESS, paths, folder=tmp_path / "cache")
-    assert torch.equal(first, again)
+    assert torch.equal(first, again[:])
     assert file.read_bytes() == content
 
 
@@ -142,6 +155,7 @@ def test_an_unreadable_picture_is_named_and_leaves_nothing(counted, paths, tmp_p
 def test_no_pictures_still_have_a_width(counted):
     features = cache_image_features(counted.model, PREPROCESS, [])
     assert features.shape == (0, counted.model.visual.trunk.num_features)
+    assert features[:].shape == features.shape
 
 
 def test_a_tower_without_a_trunk_is_cached_whole(paths):
@@ -177,10 +191,85 @@ def test_tokens_of_pictures_are_pooled_and_kept(counted, paths, tmp_path):
     counted.model.eval()
     with Image.open(paths[0]) as picture, torch.no_grad():
         wanted, _ = encode_tokens(counted.model, image=PREPROCESS(picture).unsqueeze(0))
-    torch.testing.assert_close(tokens[0], wanted[0])
+    torch.testing.assert_close(tokens[:][0], wanted[0])
     again = cache_image_tokens(counted.model, PREPROCESS, paths, max_tokens=None, folder=folder)
-    assert torch.equal(again, tokens)
+    assert torch.equal(again[:], tokens[:])
     one = cache_image_tokens(counted.model, PREPROCESS, paths, max_tokens=1, folder=folder)
-    torch.testing.assert_close(one, tokens.mean(dim=1, keepdim=True))
+    torch.testing.assert_close(one[:], tokens[:].mean(dim=1, keepdim=True))
     cache_image_features(counted.model, PREPROCESS, paths, folder=folder)
-    assert len(list(folder.iterdir())) == 3
+    assert len(_files(tmp_path)) == 3
+
+
+# ---------------------------------------------------------------- texts
+
+EOT = 49
+
+
+def _ids(*lengths):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.zeros(len(lengths), 12, dtype=torch.long)
+    for row, length in zip(rows, lengths, strict=True):
+        row[:length] = torch.randint(1, EOT, (length,), generator=generator)
+        row[length - 1] = EOT
+    return rows
+
+
+def _text_model(cls=CLIP):
+    torch.manual_seed(0)
+    return cls(8, dict(VISION), dict(TEXT))
+
+
+@pytest.mark.parametrize("cls", [CLIP, CustomTextCLIP])
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_texts_equal_encoding_one_by_one_and_run_once(tmp_path, cls, on_disk):
+    model, folder = _text_model(cls), tmp_path / "cache" if on_disk else None
+    tokens = _ids(9, 3, 5, 12, 3)[torch.tensor([0, 3, 1, 0, 2, 1, 4])]
+    seen = []
+    text_tower(model).transformer.register_forward_pre_hook(
+        lambda _, states: seen.append(len(states[0]))
+    )
+    cached = cache_text_features(model, tokens, batch_size=2, folder=folder)
+    assert cached.shape == (7, 8)
+    for row, text in zip(cached[:], tokens, strict=True):
+        torch.testing.assert_close(row, model.encode_text(text[None])[0])
+    seen.clear()
+    again = cache_text_features(model, tokens.flip(0), folder=folder)
+    assert torch.equal(again[:], cached[:].flip(0)) or not on_disk
+    assert (seen == []) == on_disk
+
+
+def test_a_changed_text_alone_is_encoded_again(tmp_path):
+    model, tokens = _text_model(), _ids(9, 3, 5)
+    before = cache_text_features(model, tokens, folder=tmp_path)[:]
+    seen = []
+    model.transformer.register_forward_pre_hook(lambda _, states: seen.append(len(states[0])))
+    tokens[1, 0] = 7
+    after = cache_text_features(model, tokens, folder=tmp_path)[:]
+    assert seen == [1]
+    assert (before != after).any(dim=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("weight", ["token_embedding.weight", "ln_final.bias", "text_projection"])
+@pytest.mark.parametrize("cls", [CLIP, CustomTextCLIP])
+def test_another_text_tower_is_another_folder(tmp_path, weight, cls):
+    model, tokens = _text_model(cls), _ids(9, 3, 5)
+    before = cache_text_features(model, tokens, folder=tmp_path)[:]
+    with torch.no_grad():
+        text_tower(model).get_parameter(weight).mul_(2).add_(1)
+    after = cache_text_features(model, tokens, folder=tmp_path)[:]
+    assert not torch.equal(before, after)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_image_tower_is_nothing_to_texts(tmp_path):
+    model, tokens = _text_model(), _ids(9, 3, 5)
+    cache_text_features(model, tokens, folder=tmp_path)
+    with torch.no_grad():
+        model.visual.trunk.conv_stem.weight.add_(1)
+        model.logit_scale.add_(1)
+    cache_text_features(model, tokens, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_texts_still_have_a_width():
+    assert cache_text_features(_text_model(), _ids()).shape == (0, 8)
