@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from kgclip.evaluation.probes import evaluate_probes
@@ -21,14 +19,13 @@ from kgclip.evaluation.retrieval import evaluate_retrieval
 from kgclip.evaluation.zero_shot import evaluate_zero_shot
 from kgclip.graph import KnowledgeGraph
 from kgclip.models import OpenedModel
-from kgclip.nn.features import read_picture, track_batches
+from kgclip.nn.features import Picture, read_picture, track_batches
 from kgclip.nn.tokens import encode_text_trimmed
 from kgclip.probes import Question
 from kgclip.sources.pairs import PICTURE_SUFFIXES
 from kgclip.tables import GraphError
 
 TEMPLATES = ("a photo of a {}.",)
-Picture = tuple[str | Path, Any]  # a file, and a box (x, y, width, height in pixels) or None
 
 
 @torch.no_grad()
@@ -52,26 +49,11 @@ def encode_pictures(
     parts = []
     for start in track_batches(range(0, len(pictures), batch_size), len(pictures), batch_size):
         images = [
-            opened.preprocess(_crop(Path(file), box))
+            opened.preprocess(read_picture(Path(file), box))
             for file, box in pictures[start : start + batch_size]
         ]
         parts.append(opened.model.encode_image(torch.stack(images).to(device), normalize=True))
     return torch.cat(parts) if parts else torch.zeros(0, 1)
-
-
-def _crop(file: Path, box: Any) -> Image.Image:
-    picture = read_picture(file)
-    if box is None:
-        return picture
-    x, y, width, height = (float(value) for value in box)
-    left, top = max(0, round(x)), max(0, round(y))
-    right, bottom = min(picture.width, round(x + width)), min(picture.height, round(y + height))
-    if right <= left or bottom <= top:
-        raise GraphError(
-            f"{file}: the box {tuple(box)} has no pixel of its {picture.width} x {picture.height}; "
-            "x, y, width and height in pixels expected"
-        )
-    return picture.crop((left, top, right, bottom))
 
 
 @torch.no_grad()

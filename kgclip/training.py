@@ -71,12 +71,15 @@ def build_corpus(
         preprocess: From a PIL picture to a tensor.
         cache: Folder that keeps the trunk features between runs.
     """
-    paths = [graph.image_path(row) for row in range(len(graph.images))]
-    features = cache_image_features(model.clip, preprocess, paths, folder=cache)
+    boxes = graph.images["box"].to_list()
+    pictures = [(graph.image_path(row), box) for row, box in enumerate(boxes)]
+    features = cache_image_features(model.clip, preprocess, pictures, folder=cache)
     tokens = None
     if model.triple_encoder is not None:
         limit = model.triple_encoder.options.max_tokens
-        tokens = cache_image_tokens(model.clip, preprocess, paths, max_tokens=limit, folder=cache)
+        tokens = cache_image_tokens(
+            model.clip, preprocess, pictures, max_tokens=limit, folder=cache
+        )
     return Corpus(graph, build_tokenizer(config.model.name), features, tokens)
 
 

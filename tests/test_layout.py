@@ -200,7 +200,7 @@ LAYOUT = {
     " scorers terms token_triples trainer nn.clip nn.features nn.model nn.teacher nn.triples"
     " evaluation.link_prediction evaluation.retrieval",
     "weights": "torch",
-    "model_evaluation": "tables graph probes sources.pairs torch PIL models nn.features nn.tokens"
+    "model_evaluation": "tables graph probes sources.pairs torch models nn.features nn.tokens"
     " evaluation.probes evaluation.retrieval evaluation.zero_shot",
     "query": "graph hetero torch models model_evaluation",
     "models": "tables config torch open_clip safetensors checkpoint nn.clip nn.model training",

@@ -30,12 +30,14 @@ from kgclip.tables import GraphError
 
 _QUIET_SECONDS = 2.0  # a shorter run shows no progress bar
 _Reader = Callable[[nn.Module, Tensor], Tensor]  # of a batch of pictures
+#: A file, and a box (x, y, width, height in pixels) where a part of it is meant, or ``None``.
+Picture = tuple[str | Path, Any]
 
 
 def cache_image_features(
     model: nn.Module,
     preprocess: Callable[[Any], Tensor],
-    paths: Sequence[str | Path],
+    pictures: Sequence[str | Path | Picture],
     *,
     batch_size: int = 16,
     folder: str | Path | None = None,
@@ -51,30 +53,32 @@ def cache_image_features(
         model: An open_clip model; runs on its own device.
         preprocess: The evaluation transform, PIL picture → float [3, H, W]. Its ``repr`` tells
             it from other transforms in the name of its folder.
-        paths: Picture files, N of them, in any order, repeats allowed.
+        pictures: Picture files, or files with a box (x, y, width, height in pixels) or ``None``;
+            N of them, in any order, repeats allowed.
         batch_size: Pictures in one forward pass, at least 1. On a CPU small batches are faster
             (the activations stay in cache); give a GPU more.
         folder: Where the rows are written; ``None`` keeps them in memory.
         progress: Show a bar on stderr once it takes over two seconds.
 
     Returns:
-        Features in the order of ``paths``, as :func:`kgclip.nn.clip.image_trunk_features` gives
+        Features in the order of ``pictures``, as :func:`kgclip.nn.clip.image_trunk_features` gives
         them up to rounding, memory-mapped where there is a folder; ``[:]`` lays them all out.
         Float32 on the CPU, [N, W].
 
     Raises:
-        GraphError: If a picture is missing or cannot be decoded; names the file.
+        GraphError: If a picture is missing or cannot be decoded, or a box lies outside; names the
+            file.
         ValueError: If ``batch_size`` is below 1.
     """
     return _cached(
-        image_trunk_features, "features", model, preprocess, paths, batch_size, folder, progress
+        image_trunk_features, "features", model, preprocess, pictures, batch_size, folder, progress
     )
 
 
 def cache_image_tokens(
     model: nn.Module,
     preprocess: Callable[[Any], Tensor],
-    paths: Sequence[str | Path],
+    pictures: Sequence[str | Path | Picture],
     *,
     max_tokens: int | None = 16,
     batch_size: int = 16,
@@ -86,7 +90,7 @@ def cache_image_tokens(
     Args:
         model: An open_clip model whose image trunk is frozen.
         preprocess: The evaluation transform.
-        paths: Picture files, N of them.
+        pictures: Picture files, or files with a box; N of them.
         max_tokens: Tokens a picture; more are averaged in runs, after the class token.
             ``None`` = all. 16 tokens of width 1,280 are 80 KiB a picture.
         batch_size: Pictures in one forward pass, at least 1.
@@ -97,7 +101,8 @@ def cache_image_tokens(
         Float32 on the CPU, [N, L, W].
 
     Raises:
-        GraphError: If a picture is missing or cannot be decoded; names the file.
+        GraphError: If a picture is missing or cannot be decoded, or a box lies outside; names the
+            file.
         ValueError: If ``batch_size`` is below 1.
     """
 
@@ -106,7 +111,7 @@ def cache_image_tokens(
         return pool_tokens(tokens, max_tokens, num_prefix_tokens(model)).states
 
     kind = f"tokens-{max_tokens or 'all'}"
-    return _cached(read, kind, model, preprocess, paths, batch_size, folder, progress)
+    return _cached(read, kind, model, preprocess, pictures, batch_size, folder, progress)
 
 
 def cache_text_features(
@@ -152,37 +157,41 @@ def _cached(
     kind: str,
     model: nn.Module,
     preprocess: Callable[[Any], Tensor],
-    paths: Sequence[str | Path],
+    pictures: Sequence[str | Path | Picture],
     batch_size: int,
     folder: str | Path | None,
     progress: bool,
 ) -> CachedFeatures:
     """What ``read`` makes of each picture, from the shards of that kind where they have it."""
-    files = [Path(path) for path in paths]
-    keys = [_picture_key(file) for file in files]
+    parts = [(Path(p[0]), p[1]) if isinstance(p, tuple) else (Path(p), None) for p in pictures]
+    digests = {file: _file_digest(file) for file in dict.fromkeys(file for file, _ in parts)}
+    keys = [_picture_key(digests[file], box) for file, box in parts]
     name = "" if folder is None else f"image-{kind}-{_image_digest(model, preprocess)}"
     cache = FeatureCache(None if folder is None else Path(folder) / name)
     track = functools.partial(_track, what="pictures", progress=progress)
     with evaluating(model), torch.no_grad():
         return cache.rows(
             keys,
-            lambda places: _encode(read, model, preprocess, [files[place] for place in places]),
+            lambda places: _encode(read, model, preprocess, [parts[place] for place in places]),
             batch_size,
             track=track,
         )
 
 
 def _encode(
-    read: _Reader, model: nn.Module, preprocess: Callable[[Any], Tensor], files: Sequence[Path]
+    read: _Reader,
+    model: nn.Module,
+    preprocess: Callable[[Any], Tensor],
+    pictures: Sequence[Picture],
 ) -> Tensor:
     trunk = image_trunk(model)
     weight = next(
         (m.weight for m in trunk.modules() if isinstance(m, nn.Conv2d)), next(trunk.parameters())
     )  # the stem: its type is what the tower takes, its device where
-    if not files:  # the width is still the tower's
+    if not pictures:  # the width is still the tower's
         blank = preprocess(Image.new("RGB", (1, 1))).unsqueeze(0)
         return read(model, blank.to(weight.device, weight.dtype))[:0]
-    images = torch.stack([preprocess(read_picture(file)) for file in files])
+    images = torch.stack([preprocess(read_picture(Path(f), box)) for f, box in pictures])
     images = images.to(weight.device, weight.dtype)
     return read(model, images.contiguous(memory_format=torch.channels_last))  # depthwise: faster
 
@@ -218,27 +227,51 @@ def track_batches(
         bar.stop()
 
 
-def read_picture(file: Path) -> Image.Image:
-    """Read a picture file.
+def read_picture(file: Path, box: Sequence[float] | None = None) -> Image.Image:
+    """Read a picture file, or a part of it.
+
+    Args:
+        file: The picture.
+        box: x, y, width and height in pixels; ``None`` = the whole picture.
 
     Raises:
-        GraphError: If it is missing or Pillow cannot decode it; names the file.
+        GraphError: If it is missing, Pillow cannot decode it, or no pixel lies in the box; names
+            the file.
     """
     try:
         with Image.open(file) as picture:
             picture.load()
-            return picture.copy()
+            whole = picture.copy()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise GraphError(
             f"{file}: not a picture that Pillow can decode ({error}); expected PNG, JPEG or the "
             "like: replace the file, or drop its row from the images table"
         ) from error
+    return whole if box is None else _crop(whole, file, box)
 
 
-def _picture_key(file: Path) -> bytes:
+def _crop(picture: Image.Image, file: Path, box: Sequence[float]) -> Image.Image:
+    x, y, width, height = (float(value) for value in box)
+    left, top = max(0, round(x)), max(0, round(y))
+    right, bottom = min(picture.width, round(x + width)), min(picture.height, round(y + height))
+    if right <= left or bottom <= top:
+        raise GraphError(
+            f"{file}: the box {tuple(box)} has no pixel of its {picture.width} x {picture.height}; "
+            "x, y, width and height in pixels expected"
+        )
+    return picture.crop((left, top, right, bottom))
+
+
+def _picture_key(digest: bytes, box: Sequence[float] | None) -> bytes:
+    if box is not None:
+        digest = hashlib.sha256(digest + repr([float(value) for value in box]).encode()).digest()
+    return digest[:KEY_BYTES]
+
+
+def _file_digest(file: Path) -> bytes:
     try:
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()[:KEY_BYTES]
+            return hashlib.file_digest(stream, "sha256").digest()
     except OSError as error:
         raise GraphError(
             f"{file}: cannot be read ({error.strerror or error}); expected a picture: restore the "

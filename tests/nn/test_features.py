@@ -200,6 +200,20 @@ def test_tokens_of_pictures_are_pooled_and_kept(counted, paths, tmp_path):
     assert len(_files(tmp_path)) == 3
 
 
+def test_parts_of_a_picture_are_pictures_of_their_own(counted, paths, tmp_path):
+    with Image.open(paths[0]) as whole:
+        whole.crop((2, 3, 12, 15)).save(tmp_path / "part.png")
+    parts = [(paths[0], (2, 3, 10, 12)), (paths[0], None), paths[0], (paths[0], (1, 3, 10, 12))]
+    cached = cache_image_features(counted.model, PREPROCESS, parts, folder=tmp_path / "cache")[:]
+    assert counted.batches == [3]
+    wanted = cache_image_features(counted.model, PREPROCESS, [tmp_path / "part.png", paths[0]])[:]
+    torch.testing.assert_close(cached[:2], wanted)
+    assert torch.equal(cached[1], cached[2])
+    assert not torch.equal(cached[0], cached[3])
+    with pytest.raises(GraphError, match=r"0\.png: the box .* has no pixel"):
+        cache_image_features(counted.model, PREPROCESS, [(paths[0], (24, 0, 5, 5))])
+
+
 # ---------------------------------------------------------------- texts
 
 EOT = 49
