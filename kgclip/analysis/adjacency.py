@@ -20,17 +20,10 @@ if TYPE_CHECKING:
 
 def undirected_matrix(graph: KnowledgeGraph) -> csr_array:
     """The simple undirected graph as a symmetric matrix of ones. Float64 [N, N]."""
-    narrow = np.int32 if graph.num_entities < 2**31 else np.int64
-    head, tail = (graph.triples[column].to_numpy().astype(narrow) for column in ("head", "tail"))
-    other = head != tail
-    head, tail = head[other], tail[other]
-    ends = (np.concatenate([head, tail]), np.concatenate([tail, head]))
-    values = np.ones(2 * len(head), dtype=np.int8)  # little to move; what they add up to is lost
-    # Turned over, its columns come in order: counting them out is faster than sorting.
-    matrix = rows_of(*ends, values, graph.num_entities).T.tocsr()
-    matrix.has_canonical_format = False
-    matrix.sum_duplicates()
-    return csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+    low, high = undirected_pairs(graph)
+    # Pairs ascend: first the smaller neighbours, then the larger ones, and every row is in order.
+    ends = np.concatenate([high, low]), np.concatenate([low, high])
+    return rows_of(*ends, np.ones(2 * len(low)), graph.num_entities)
 
 
 def undirected_pairs(graph: KnowledgeGraph) -> tuple[np.ndarray, np.ndarray]:
@@ -39,10 +32,14 @@ def undirected_pairs(graph: KnowledgeGraph) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         The smaller and the larger id of each pair, pairs in ascending order. Int64 [M] each.
     """
-    matrix = undirected_matrix(graph)
-    low = np.repeat(np.arange(graph.num_entities), np.diff(matrix.indptr))
-    high = matrix.indices.astype(np.int64)
-    return low[low < high], high[low < high]
+    head, tail = (graph.triples[column].to_numpy() for column in ("head", "tail"))
+    other = np.flatnonzero(head != tail)
+    head, tail = head.take(other), tail.take(other)
+    count = max(graph.num_entities, 1)  # count² stays below 2⁶³ up to three billion entities
+    pairs = np.sort(np.minimum(head, tail) * count + np.maximum(head, tail))
+    pairs = pairs.take(np.flatnonzero(np.diff(pairs, prepend=-1)))
+    low = pairs // count
+    return low, pairs - low * count
 
 
 def rows_of(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, count: int) -> csr_array:

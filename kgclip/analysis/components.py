@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from kgclip.analysis.adjacency import entity_frame, rows_of, undirected_matrix
 from kgclip.graph import KnowledgeGraph
+
+_GONE = 2**62  # a degree that no number of neighbours brings down to a level
 
 
 def components(graph: KnowledgeGraph, strong: bool = False) -> pl.DataFrame:
@@ -23,21 +24,43 @@ def components(graph: KnowledgeGraph, strong: bool = False) -> pl.DataFrame:
         first entity) and ``size``, the number of its entities.
     """
     head, tail = (graph.triples[column].to_numpy() for column in ("head", "tail"))
-    matrix = rows_of(head, tail, np.ones(len(head)), graph.num_entities)
-    if strong:  # scipy's search never ends where an entry is there twice
-        matrix.has_canonical_format = False
-        matrix.sum_duplicates()
-    kind = "strong" if strong else "weak"
-    part = connected_components(matrix, directed=strong, connection=kind)[1]
-    component, size = by_size(part)
+    find = _strong_parts if strong else _weak_parts
+    component, size = by_size(find(head, tail, graph.num_entities))
     return entity_frame(graph, component=component, size=size)
+
+
+def _strong_parts(head: np.ndarray, tail: np.ndarray, count: int) -> np.ndarray:
+    """A number for each entity that those of its strong component share. Int [N]."""
+    matrix = rows_of(head, tail, np.ones(len(head)), count)
+    matrix.has_canonical_format = False  # scipy's search never ends where an entry is there twice
+    matrix.sum_duplicates()
+    return connected_components(matrix, connection="strong")[1]  # type: ignore[no-any-return]
+
+
+def _weak_parts(head: np.ndarray, tail: np.ndarray, count: int) -> np.ndarray:
+    """A number for each entity that those of its weak component share. Int [N].
+
+    Every root hangs itself below its smallest neighbour, all below one root become one, and the
+    triples between different roots go through the same again (Shiloach and Vishkin, J. Algorithms
+    3, 1982): whole arrays at a time, where a search goes from entity to entity. Two rounds at
+    least halve the roots that have neighbours: one that stays has swallowed a neighbour.
+    """
+    root = np.arange(count)
+    while len(head):
+        np.minimum.at(root, np.maximum(head, tail), np.minimum(head, tail))
+        while not np.array_equal(above := root[root], root):
+            root = above
+        head, tail = root[head], root[tail]
+        apart = head != tail
+        head, tail = _pick(head, apart), _pick(tail, apart)
+    return root
 
 
 def by_size(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number parts anew, the largest first, equal ones by their first member.
 
     Args:
-        part: Number of each member's part, each at least 0. Int [N].
+        part: Number of each member's part, each at least 0; gaps are fine. Int [N].
 
     Returns:
         New number of each member's part and its size. Int64 [N] each.
@@ -45,8 +68,9 @@ def by_size(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     counts = np.bincount(part)
     first = np.full(len(counts), len(part), dtype=np.int64)
     first[part[::-1]] = np.arange(len(part))[::-1]  # of several writes the last one stays
+    used = np.flatnonzero(counts)
     place = np.empty(len(counts), dtype=np.int64)
-    place[np.lexsort((first, -counts))] = np.arange(len(counts))
+    place[used[np.lexsort((first[used], -counts[used]))]] = np.arange(len(used))
     return place[part], counts[part]
 
 
@@ -63,33 +87,41 @@ def k_core(graph: KnowledgeGraph) -> pl.DataFrame:
         Batagelj and Zaversnik, arXiv cs/0310049; here a whole wave of entities goes at a time.
     """
     matrix = undirected_matrix(graph)
-    degree = np.diff(matrix.indptr).astype(np.int64)
-    core = np.full(graph.num_entities, -1, dtype=np.int64)
+    starts, neighbours = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64)
+    degree = np.diff(starts)
+    core = np.empty(graph.num_entities, dtype=np.int64)
     last = np.empty(graph.num_entities, dtype=np.int64)
     left = np.arange(graph.num_entities)
     while len(left):
-        level = degree[left].min()
-        wave = left[degree[left] <= level]
+        level = degree.take(left).min()
+        wave = _pick(left, degree.take(left) <= level)
         while len(wave):
             core[wave] = level
-            touched = neighbours_of(matrix, wave)
-            touched = touched[core[touched] < 0]
+            degree[wave] = _GONE
+            touched = _rows(starts, neighbours, wave)
             np.subtract.at(degree, touched, 1)
-            wave = touched[degree[touched] <= level]
-            last[wave] = np.arange(len(wave))  # each entity once: where it occurs last
-            wave = wave[last[wave] == np.arange(len(wave))]
-        left = left[core[left] < 0]
+            wave = _pick(touched, degree.take(touched) <= level)
+            order = np.arange(len(wave))
+            last[wave] = order
+            wave = _pick(wave, last.take(wave) == order)  # each entity once: where it occurs last
+        left = _pick(left, degree.take(left) < _GONE // 2)
     return entity_frame(graph, core=core)
 
 
-def neighbours_of(matrix: csr_array, entities: np.ndarray) -> np.ndarray:
-    """Columns of some rows, one after the other.
+def _pick(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """``values[mask]``, which takes numpy several times as long where the mask is mixed."""
+    return values.take(np.flatnonzero(mask))
+
+
+def _rows(starts: np.ndarray, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Values of some rows of a compressed matrix, one row after the other.
 
     Args:
-        matrix: Sparse [N, N].
-        entities: Rows. Int64 [K].
+        starts: Where each row's values start, and the last one's end. Int64 [N + 1].
+        values: Of all rows. [M].
+        rows: Int64 [K].
     """
-    starts = matrix.indptr[entities]
-    lengths = matrix.indptr[entities + 1] - starts
-    shift = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    return matrix.indices[shift + np.arange(lengths.sum())]  # type: ignore[no-any-return]
+    first = starts.take(rows)
+    lengths = starts.take(rows + 1) - first
+    place = np.repeat(first - np.cumsum(lengths) + lengths, lengths)
+    return values.take(place + np.arange(len(place)))

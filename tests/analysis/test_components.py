@@ -1,7 +1,9 @@
 import networkx
+import numpy as np
 import pytest
 
 from kgclip.analysis import components, k_core
+from kgclip.analysis.components import _weak_parts
 from kgclip.graph import KnowledgeGraph
 from tests.analysis.cases import CASES
 
@@ -33,3 +35,10 @@ def test_equal_components_are_numbered_by_their_first_entity():
     assert components(graph)["component"].to_list() == [1, 1, 0, 0, 0]
     pairs = KnowledgeGraph.from_triples([("a", "r", "b"), ("c", "r", "d")])
     assert components(pairs)["component"].to_list() == [0, 0, 1, 1]
+
+
+def test_components_of_a_star_whose_centre_is_the_largest_and_of_a_long_path():
+    star = _weak_parts(np.full(30, 30), np.arange(30), 32)
+    assert star.tolist() == [0] * 31 + [31]
+    order = np.random.default_rng(0).permutation(1000)
+    assert set(_weak_parts(order[1:], order[:-1], 1000)) == {0}
