@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kgclip.nn.composition import COMPOSITIONS, PairBlock, compose_and_sum, plan_pairs
+from kgclip.nn.composition import COMPOSITIONS, PairPlan, compose_and_sum, plan_pairs
 from kgclip.nn.edges import check_edges, check_features
 from kgclip.nn.propagation import PLANS, full_precision
 
@@ -124,10 +124,10 @@ class CompGCNConv(nn.Module):
             raise ValueError(
                 f"{len(relations)} relations given, an even number expected: each with its inverse"
             )
-        blocks = self._plan(x, edge_index, edge_type, len(relations))
+        plan = self._plan(x, edge_index, edge_type, len(relations))
         relations = torch.cat([relations, self.loop_relation[None]])
         with full_precision(x):
-            sums = compose_and_sum(x, relations, blocks, self.composition, 3 * len(x))
+            sums = compose_and_sum(x, relations, plan, self.composition, 3 * len(x))
         sums, weight = sums.reshape(len(x), 3 * x.shape[1]), self.weight.flatten(0, 1)
         out = sums @ weight if self.bias is None else torch.addmm(self.bias, sums, weight)
         result: Tensor = out + x if self.residual else out
@@ -156,9 +156,9 @@ class CompGCNConv(nn.Module):
 
     def _plan(
         self, x: Tensor, edge_index: Tensor, edge_type: Tensor, num_relations: int
-    ) -> list[PairBlock]:
+    ) -> PairPlan:
         details = ("compgcn", len(x), num_relations, self.norm, self.combine, x.dtype)
-        plan: list[PairBlock] | None = PLANS.find(edge_index, edge_type, *details)
+        plan: PairPlan | None = PLANS.find(edge_index, edge_type, *details)
         if plan is None:
             check_edges(edge_index, edge_type, len(x), num_relations)
             # A loop is an edge of one more relation; a row is a receiver and a direction.

@@ -1,11 +1,13 @@
 """Composition of entities with relations, and its sum over neighbours.
 
 Every composition is linear in the entity, so Σ_j c φ(x_j, z_r) over the neighbours j by one
-relation is φ(Σ_j c x_j, z_r): as many compositions as there are (relation, receiver) or (relation,
-sender) pairs, whichever are fewer for the relation, instead of one an edge.
+relation is φ(Σ_j c x_j, z_r): as many compositions as there are (relation, receiver) pairs instead
+of one an edge, or as (relation, sender) pairs where those are far fewer. The backward pass has
+pairs of its own, in the order of the senders, so that a block writes few rows both ways.
 
-Memory beside input and output: one block of 4,096 pairs, and the plan, which takes at most 120
-bytes an edge and lives as long as the graph's tensors. Nothing else is kept for the backward pass.
+Memory beside input and output: one block of 4,096 pairs, and the plan, which takes about 180 bytes
+an edge and entity at most and lives as long as the graph's tensors. Nothing else is kept for the
+backward pass.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from kgclip.nn.propagation import Sums, accumulate, full_precision, join
 
 COMPOSITIONS = ("mult", "sub", "corr")
+_FACTOR = 2  # so many times more pairs are worth it if a block's sums are then few rows
 _ROWS = 4096  # pairs of one block: what is computed of them stays in the cache
 
 
@@ -52,9 +55,9 @@ def compose(
 def _compose_backward(
     grad: Tensor, heads: Tensor, relations: Tensor, composition: str, share: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients to heads and relations. Float [n, d] both."""
+    """Gradients to heads and relations, which are overwritten. Float [n, d] both."""
     if composition == "mult":
-        return grad * relations, grad * heads
+        return relations.mul_(grad), heads.mul_(grad)
     if composition == "sub":
         return grad, -share * grad
     convolved = torch.fft.irfft(torch.fft.rfft(heads) * torch.fft.rfft(grad), n=heads.shape[-1])
@@ -67,27 +70,38 @@ class PairBlock:
 
     Attributes:
         relation: Relation of each pair. Long [p].
-        by_relation: Sums of pairs, by relation.
         taken: Sums of senders, by pair.
-        by_sender: The same, the other way.
-        given: Receivers of each pair.
-        by_receiver: The same, the other way.
         share: Weight that each pair takes. Float [p, 1].
+        summed: Sums of pairs: by receiver, in the backward pass by sender.
+        given: Sums of receivers, by pair; only for the backward pass, as the next.
+        by_relation: Sums of pairs, by relation.
     """
 
     relation: Tensor
-    by_relation: Sums
     taken: Sums
-    by_sender: Sums
-    given: Sums
-    by_receiver: Sums
     share: Tensor
+    summed: Sums
+    given: Sums | None = None
+    by_relation: Sums | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PairPlan:
+    """A graph's edges in pairs; serves every layer and step of the same graph.
+
+    Attributes:
+        forward: Blocks of pairs, each spread over few receivers.
+        backward: The same edges again, each block spread over few senders.
+    """
+
+    forward: list[PairBlock]
+    backward: list[PairBlock]
 
 
 def plan_pairs(
     edge_index: Tensor, edge_type: Tensor, weight: Tensor, sizes: tuple[int, int, int]
-) -> list[PairBlock]:
-    """Group a graph's edges into pairs; serves every layer and step of the same graph.
+) -> PairPlan:
+    """Group a graph's edges into pairs.
 
     Args:
         edge_index: Senders and receivers. Long [2, E].
@@ -96,26 +110,45 @@ def plan_pairs(
         sizes: Number of senders, of receivers and of relations.
     """
     size = int(edge_index.max()) + 1 if edge_index.numel() else 1
-    numbers = [
+    senders, receivers = (
         torch.bincount(
             torch.div(torch.unique(edge_type * size + ends), size, rounding_mode="floor"),
             minlength=sizes[2],
         )
         for ends in edge_index
-    ]
-    few_senders = (numbers[0] < numbers[1])[edge_type]
+    )
+    forward, backward = (
+        _blocks(edge_index, edge_type, weight, few_senders[edge_type], sizes, is_backward)
+        for is_backward, few_senders in enumerate(
+            (_FACTOR * senders < receivers, senders <= _FACTOR * receivers)
+        )
+    )
+    return PairPlan(forward, backward)
+
+
+def _blocks(
+    edge_index: Tensor,
+    edge_type: Tensor,
+    weight: Tensor,
+    few_senders: Tensor,
+    sizes: tuple[int, int, int],
+    is_backward: int,
+) -> list[PairBlock]:
     kinds, takings, givings = zip(
         *_pairs(edge_index, edge_type, weight, few_senders, sizes[2]), strict=True
     )
     relation, taken, given = torch.cat(kinds), join(*takings), join(*givings)
-    many = len(relation) > _ROWS
-    return [
-        _pair_block(
-            relation[begin:end], taken.part(begin, end), given.part(begin, end), sizes, many
-        )
-        for begin in range(0, len(relation), _ROWS)
-        for end in [min(begin + _ROWS, len(relation))]
-    ]
+    blocks = []
+    for begin in range(0, len(relation), _ROWS):
+        end = min(begin + _ROWS, len(relation))
+        kind, takes, gives = relation[begin:end], taken.part(begin, end), given.part(begin, end)
+        rows = torch.arange(len(kind) + 1, device=kind.device)
+        each = Sums(kind, kind, rows, torch.ones_like(kind, dtype=weight.dtype))
+        share = takes.of(weight.new_ones(int(takes.index.max()) + 1, 1))
+        summed = (takes if is_backward else gives).turned().widened(sizes[1 - is_backward])
+        more = (gives, each.turned().widened(sizes[2])) if is_backward else ()
+        blocks.append(PairBlock(kind, takes, share, summed, *more))
+    return blocks
 
 
 def _pairs(
@@ -136,31 +169,22 @@ def _pairs(
         yield (relation, many, one) if near else (relation, one, many)
 
 
-def _pair_block(
-    relation: Tensor, taken: Sums, given: Sums, sizes: tuple[int, int, int], many: bool
-) -> PairBlock:
-    """A block; one of many has too few nodes of its own to write to all."""
-    rows = torch.arange(len(relation) + 1, device=relation.device)
-    each = Sums(relation, relation, rows, torch.ones_like(relation, dtype=taken.weight.dtype))
-    by_sender, by_receiver, by_relation = (
-        sums.turned().widened(size) for sums, size in zip((taken, given, each), sizes, strict=True)
-    )
-    share = taken.of(taken.weight.new_ones(int(taken.index.max()) + 1, 1))
-    return PairBlock(relation, by_relation, taken, by_sender, given, by_receiver, share)
-
-
 class _ComposeAndSum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, relations: Tensor, blocks: list[PairBlock], composition: str, rows: int
+        ctx: Any, x: Tensor, relations: Tensor, plan: PairPlan, composition: str, rows: int
     ) -> Tensor:
         ctx.save_for_backward(x, relations)
-        ctx.blocks, ctx.composition = blocks, composition
+        ctx.plan, ctx.composition = plan, composition
         out: Tensor | None = None
-        for block in blocks:
-            own = relations.index_select(0, block.relation)
-            messages = compose(block.taken.of(x), own, composition, block.share)
-            out = accumulate(out, block.by_receiver, messages, rows)
+        for block in plan.forward:
+            own, heads = relations.index_select(0, block.relation), block.taken.of(x)
+            messages = (
+                own.mul_(heads)  # no new memory: it stays in the cache
+                if composition == "mult"
+                else compose(heads, own, composition, block.share)
+            )
+            out = accumulate(out, block.summed, messages, rows)
         return x.new_zeros(rows, x.shape[1]) if out is None else out
 
     @staticmethod
@@ -171,12 +195,13 @@ class _ComposeAndSum(torch.autograd.Function):
         grad_x: Tensor | None = None
         grad_relations: Tensor | None = None
         with full_precision(grad):
-            for block in ctx.blocks:
+            for block in ctx.plan.backward:
+                assert block.given is not None and block.by_relation is not None
                 own = relations.index_select(0, block.relation)
                 to_heads, to_relations = _compose_backward(
                     block.given.of(grad), block.taken.of(x), own, ctx.composition, block.share
                 )
-                grad_x = accumulate(grad_x, block.by_sender, to_heads, len(x))
+                grad_x = accumulate(grad_x, block.summed, to_heads, len(x))
                 grad_relations = accumulate(
                     grad_relations, block.by_relation, to_relations, len(relations)
                 )
@@ -184,14 +209,14 @@ class _ComposeAndSum(torch.autograd.Function):
 
 
 def compose_and_sum(
-    x: Tensor, relations: Tensor, blocks: list[PairBlock], composition: str, rows: int
+    x: Tensor, relations: Tensor, plan: PairPlan, composition: str, rows: int
 ) -> Tensor:
     """Sum the composed neighbours: out_i = Σ_{(j, r) → i} c φ(x_j, z_r), differentiable once.
 
     Args:
         x: Senders. Float [N, d].
         relations: Float [R, d], of the same dtype.
-        blocks: The graph, by :func:`plan_pairs`.
+        plan: The graph, by :func:`plan_pairs`.
         composition: One of :data:`COMPOSITIONS`.
         rows: Number of receivers.
 
@@ -199,6 +224,6 @@ def compose_and_sum(
         Float [rows, d].
     """
     out: Tensor = _ComposeAndSum.apply(
-        x.contiguous(), relations.contiguous(), blocks, composition, rows
+        x.contiguous(), relations.contiguous(), plan, composition, rows
     )
     return out

@@ -83,9 +83,10 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
 
 def join(*parts: Sums) -> Sums:
     """All sums of several, in their order."""
-    starts = [parts[0].start[:1]]
+    starts, total = [parts[0].start[:1]], 0
     for part in parts:
-        starts.append(part.start[1:] + starts[-1][-1:])
+        starts.append(part.start[1:] + total)
+        total += len(part.index)
     nodes, index, weight = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("nodes", "index", "weight")
     )

@@ -357,6 +357,24 @@ def test_every_compgcn_equals_the_slow_form(composition, norm, combine):
         )
 
 
+@pytest.mark.parametrize("composition", COMPOSITIONS)
+@pytest.mark.parametrize(("senders", "receivers"), [(9, 9), (2, 9), (9, 2)])
+def test_compgcn_in_many_blocks_equals_the_slow_form(composition, senders, receivers, monkeypatch):
+    monkeypatch.setattr("kgclip.nn.composition._ROWS", 4)
+    edges = [(i % senders, i // 2 % receivers, i % 3) for i in range(54)]
+    edges += [(t, s, 5) for s, t, _ in edges[:20]]  # few receivers where there are few senders
+    conv = CompGCNConv(IN, OUT, RELATIONS, composition=composition).double()
+    graph = tensors(9, edges)
+    assert_equal(conv, graph, lambda x: slow_compgcn(conv, x, edges))
+    plan = conv._plan(graph[0].detach(), *graph[1:], RELATIONS)
+    many_senders = [len(b.taken.index) > len(b.relation) for b in plan.forward + plan.backward]
+    many_receivers = [len(b.given.index) > len(b.relation) for b in plan.backward]
+    assert any(many_senders)
+    assert any(many_receivers)
+    assert not all(many_senders)
+    assert len(plan.forward) > 3
+
+
 def test_a_residual_adds_the_input():
     torch.manual_seed(0)
     plain = CompGCNConv(IN, IN, RELATIONS).double()
