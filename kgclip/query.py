@@ -18,6 +18,7 @@ from kgclip.graph import KnowledgeGraph
 from kgclip.hetero import to_hetero
 from kgclip.model_evaluation import encode_pictures, encode_texts
 from kgclip.models import OpenedModel
+from kgclip.tables import GraphError, build_tables
 
 _EXPLAINED = 20  # neighbours whose absence is tried
 
@@ -30,7 +31,9 @@ def encode_graph(opened: OpenedModel, graph: KnowledgeGraph) -> Tensor:
     """
     if not graph.num_entities:
         return torch.zeros(0, 1)
-    return opened.model.encode_entities(to_hetero(_given(graph)), torch.arange(graph.num_entities))
+    return opened.model.encode_entities(
+        to_hetero(given_triples(graph)), torch.arange(graph.num_entities)
+    )
 
 
 def search_entities(
@@ -80,6 +83,39 @@ def search_entities(
             "facts": pl.List(pl.String),
         },
     )  # fmt: skip
+
+
+def add_entity(
+    graph: KnowledgeGraph, label: str, facts: Sequence[tuple[str, str]]
+) -> KnowledgeGraph:
+    """A graph with one more entity, which no training has seen; its id is the last one.
+
+    Args:
+        graph: Any graph.
+        label: Its label, and its name.
+        facts: Relation and tail of each of its triples, by name or label.
+
+    Raises:
+        GraphError: If there is an entity of that name or label, or no such relation or tail; names
+            the nearest.
+    """
+    if label in graph.labels() or label in graph.entities["name"]:
+        raise GraphError(f"entity {label!r}: is in the graph already; leave its facts out")
+    known = [(_relation(graph, relation), _entity(graph, tail)) for relation, tail in facts]
+    relations = list(dict.fromkeys(relation for relation, _ in known))
+    tails = list(dict.fromkeys(tail for _, tail in known))
+    frames: dict[str, dict[str, object]] = {
+        "entities": {"name": [*(graph.entities["name"][tail] for tail in tails), label]},
+        "texts": {"entity": [len(tails)], "text": [label], "kind": ["label"]},
+        "relations": {"name": [graph.relations["name"][relation] for relation in relations]},
+        "triples": {
+            "head": [len(tails)] * len(known),
+            "relation": [relations.index(relation) for relation, _ in known],
+            "tail": [tails.index(tail) for _, tail in known],
+            "split": ["inference"] * len(known),
+        },
+    }
+    return graph.merge(KnowledgeGraph(build_tables(frames)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +171,7 @@ def predict_tails(
     seen = graph.triples.filter(relation=relation_id)["tail"].unique().sort().to_list()
     tails = seen or list(range(graph.num_entities))
     facts = encode_texts(opened, [f"{names[relation_id]} {labels[tail]}" for tail in tails]).cpu()
-    ego, place = _ego(opened, _given(graph), head_id)
+    ego, place = _ego(opened, given_triples(graph), head_id)
     scores = facts @ encode_graph(opened, ego)[place].cpu()
     top = scores.argsort(descending=True, stable=True)[:k].tolist()
     falls = _falls(opened, ego, place, facts[top], scores[top]) if explain else {}
@@ -181,8 +217,8 @@ def _ego(opened: OpenedModel, graph: KnowledgeGraph, head: int) -> tuple[Knowled
     return ego, ego.entity_id(name)
 
 
-def _given(graph: KnowledgeGraph) -> KnowledgeGraph:
-    """The graph without what is asked in validation and test."""
+def given_triples(graph: KnowledgeGraph) -> KnowledgeGraph:
+    """The graph without the triples that validation and test ask for."""
     return _keep_triples(graph, pl.col("split").fill_null("train").is_in(["train", "inference"]))
 
 

@@ -147,6 +147,7 @@ LAYOUT = {
     "nn.vocabulary": "torch",
     "nn.tokens": "torch open_clip nn.clip",
     "nn.feature_cache": "torch safetensors",
+    "nn.missing": "torch",
     "nn.features": "tables torch PIL nn.clip nn.feature_cache nn.tokens nn.triples",
     "nn.lora": "torch",
     "nn.chunks": "torch",
@@ -202,7 +203,9 @@ LAYOUT = {
     "weights": "torch",
     "model_evaluation": "tables graph probes sources.pairs torch models nn.features nn.tokens"
     " evaluation.probes evaluation.retrieval evaluation.zero_shot",
-    "query": "graph hetero torch models model_evaluation",
+    "query": "graph hetero tables torch models model_evaluation",
+    "fact_evaluation": "analysis.modalities graph query tables torch models model_evaluation"
+    " nn.missing evaluation.link_prediction evaluation.ranking",
     "models": "tables config torch open_clip safetensors checkpoint nn.clip nn.model training",
     "experiments": "",
     "experiments.pool": "torch",
@@ -238,7 +241,7 @@ LAYOUT = {
     "cli.analyse": "graph tables storage sources analysis.findings"
     " analysis.modalities analysis.page models query",
     "cli.train": "cli.overrides tasks",
-    "cli.evaluate": "graph probes sources tasks models model_evaluation",
+    "cli.evaluate": "graph probes sources tasks fact_evaluation models model_evaluation",
     "cli.embed": "graph models model_evaluation query",
     "cli.search": "graph models query",
     "cli.predict": "graph models query",

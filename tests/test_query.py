@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from kgclip.cli import app
 from kgclip.graph import KnowledgeGraph, load_graph
 from kgclip.models import open_model
-from kgclip.query import encode_graph, predict_tails, search_entities
-from kgclip.tables import GraphError
+from kgclip.query import add_entity, encode_graph, predict_tails, search_entities
+from kgclip.tables import GraphError, build_tables
 from kgclip.training import train
 
 CONFIG = """
@@ -84,6 +84,50 @@ def test_predicted_tails_and_what_they_rest_on(folder, opened):
     plain = predict_tails(opened, graph, "country:KE", "region", k=3, explain=False)
     assert [answer.label for answer in plain] == [answer.label for answer in answers]
     assert plain[0].because == ()
+
+
+def test_a_new_entity_is_usable_at_once(folder, opened):
+    """As good as if it had always been there: Kenya taken out, and in again as a new entity."""
+    graph = load_graph(folder / "graph")
+    kenya, labels = graph.entity_id("country:KE"), graph.labels()
+    own = graph.triples.filter(pl.col("head") == kenya)
+    around = (pl.col("head") == kenya) | (pl.col("tail") == kenya)
+    frames = {**graph.tables.frames(), "triples": graph.triples.filter(~around)}
+    without = KnowledgeGraph(build_tables(frames), graph.root)
+    frames["triples"] = pl.concat([frames["triples"], own])
+    wanted = encode_graph(opened, KnowledgeGraph(build_tables(frames), graph.root))[kenya]
+    names = graph.relations["name"]
+    facts = [(names[r], labels[t]) for r, t in own.select("relation", "tail").iter_rows()]
+    assert len(facts) >= 2
+    texts = without.texts.with_columns(
+        text=pl.when(entity=kenya).then(pl.lit("Old")).otherwise("text")
+    )
+    without = KnowledgeGraph(
+        build_tables({**without.tables.frames(), "texts": texts}), without.root
+    )
+    more = add_entity(without, "Kenya", facts)
+    assert more.num_entities == graph.num_entities + 1
+    torch.testing.assert_close(encode_graph(opened, more)[-1], wanted)
+    answers = predict_tails(opened, more, "Kenya", "region", k=3)
+    assert {label for answer in answers for label, _ in answer.because} <= {t for _, t in facts}
+    assert (answers[0].label, answers[0].known) == ("Africa", True)
+    with pytest.raises(GraphError, match="is in the graph"):
+        add_entity(graph, "Kenya", facts)
+    with pytest.raises(GraphError, match="region"):
+        add_entity(graph, "Atlantis", [("regoin", "Africa")])
+
+
+def test_a_new_entity_on_the_command_line(folder):
+    given = ["predict", str(folder / "run"), "Atlantis", "currency", "--graph",
+             str(folder / "graph")]  # fmt: skip
+    facts = ["--fact", "borders=Kenya", "--fact", "region=Africa"]
+    result = CliRunner().invoke(app, [*given, *facts, "--json"])
+    assert result.exit_code == 0, result.output
+    answers = json.loads(result.stdout)
+    assert answers
+    assert not any(answer["known"] for answer in answers)
+    assert {label for label, _ in answers[0]["because"]} == {"Kenya", "Africa"}
+    assert CliRunner().invoke(app, [*given, "--fact", "borders"]).exit_code == 2
 
 
 def test_unknown_names_suggest_the_nearest(folder, opened):

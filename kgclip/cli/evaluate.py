@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from kgclip.models import OpenedModel
 
 
 def evaluate(
@@ -32,18 +35,33 @@ def evaluate(
             help="A file of SugarCrepe, ARO, Winoground, VSR or VL-CheckList; or a graph."
         ),
     ] = None,
+    facts: Annotated[
+        Path | None,
+        typer.Option(help="A saved graph: its facts, by text, picture, both or neither."),
+    ] = None,
+    names: Annotated[
+        bool, typer.Option("--names", help="Facts: the names of entities without texts are texts.")
+    ] = False,
+    linking: Annotated[
+        Path | None, typer.Option(help="A saved graph: which entity does a text or picture mean?")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of the pictures that pairs or probes name.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate a run on what its graph holds out, or any model on the data that you name."""
-    if pairs is None and classes is None and probes is None:
+    if all(given is None for given in (pairs, classes, probes, facts, linking)):
         from kgclip import tasks  # loads torch
 
         metrics = tasks.evaluate(model)
     else:
-        metrics = _evaluate_data(model, pretrained, pairs, classes, template, probes, images)
+        from kgclip.models import open_model  # loads torch
+
+        opened = open_model(model, pretrained)
+        found = _evaluate_data(opened, pairs, classes, template, probes, images)
+        found |= _evaluate_graphs(opened, facts, names, linking)
+        metrics = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items()}
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
         return
@@ -53,21 +71,18 @@ def evaluate(
 
 
 def _evaluate_data(
-    model: str,
-    pretrained: str | None,
+    opened: OpenedModel,
     pairs: Path | None,
     classes: Path | None,
     template: list[str] | None,
     probes: Path | None,
     images: Path | None,
-) -> dict[str, float]:
+) -> dict[str, dict[str, float]]:
     from kgclip import model_evaluation as figures_of  # loads torch
     from kgclip.graph import load_graph
-    from kgclip.models import open_model
     from kgclip.probes import build_probes, read_probes
     from kgclip.sources import read_graph
 
-    opened = open_model(model, pretrained)
     found: dict[str, dict[str, float]] = {}
     if pairs is not None:
         options = {} if images is None else {"images": images}
@@ -81,4 +96,18 @@ def _evaluate_data(
         questions = build_probes(load_graph(probes)) if probes.is_dir() else read_probes(probes)
         folder = images or (Path("/") if probes.is_dir() else probes.parent)
         found["probes"] = figures_of.evaluate_questions(opened, questions, folder)
-    return {f"{name}/{key}": value for name, part in found.items() for key, value in part.items()}
+    return found
+
+
+def _evaluate_graphs(
+    opened: OpenedModel, facts: Path | None, names: bool, linking: Path | None
+) -> dict[str, dict[str, float]]:
+    from kgclip import fact_evaluation as figures_of  # loads torch
+    from kgclip.graph import load_graph
+
+    found: dict[str, dict[str, float]] = {}
+    if facts is not None:
+        found["facts"] = figures_of.evaluate_facts(opened, load_graph(facts), names)
+    if linking is not None:
+        found["linking"] = figures_of.evaluate_linking(opened, load_graph(linking))
+    return found
