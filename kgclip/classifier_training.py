@@ -69,7 +69,7 @@ def train_classifier(
             "as many expected, at least one"
         )
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=options.lr, weight_decay=options.weight_decay
+        model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True
     )
     losses = []
     model.train()

@@ -161,7 +161,7 @@ LAYOUT = {
     "nn.scoring": "torch",
     "nn.embedding": "torch nn.scoring",
     "nn.row_adagrad": "torch",
-    "nn.classifier": "torch nn.edges nn.rgcn",
+    "nn.classifier": "torch nn.edges nn.propagation nn.rgcn",
     "reasoning": "torch",
     "token_triples": "graph negatives torch nn.feature_cache nn.output nn.token_inputs nn.tokens"
     " nn.triples",

@@ -196,7 +196,8 @@ class _ComposeAndSum(torch.autograd.Function):
         grad_relations: Tensor | None = None
         with full_precision(grad):
             for block in ctx.plan.backward:
-                assert block.given is not None and block.by_relation is not None
+                assert block.given is not None
+                assert block.by_relation is not None
                 own = relations.index_select(0, block.relation)
                 to_heads, to_relations = _compose_backward(
                     block.given.of(grad), block.taken.of(x), own, ctx.composition, block.share

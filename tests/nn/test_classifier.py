@@ -20,30 +20,37 @@ GRAPHS = {
 }
 
 
-def peer_of(conv, num_entities, num_relations, channels):
+def peer_of(conv, num_entities, num_relations, channels, rows):
     """PyG's layer with the same parameters; those that no edge reads are zero."""
     peer = PyGRGCNConv(num_entities, channels, num_relations).double()
     with torch.no_grad():
         peer.weight.zero_()
         peer.weight[conv.pair_relation, conv.pair_source] = conv.weight
-        peer.root.copy_(conv.root)
+        peer.root.zero_()
+        peer.root[rows] = conv.root
         peer.bias.copy_(conv.bias)
     return peer
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_equals_pyg(name):
+@pytest.mark.parametrize("targets", [None, torch.tensor([0]), torch.zeros(0, dtype=torch.long)])
+def test_equals_pyg(name, targets):
     edge_index, edge_type, num_entities, num_relations = GRAPHS[name]
+    if name == "random" and targets is not None and len(targets):
+        targets = torch.tensor([6, 2, 8])
+    rows = torch.arange(num_entities) if targets is None else targets
     torch.manual_seed(0)
-    conv = FeaturelessRGCNConv(edge_index, edge_type, num_entities, num_relations, 5).double()
-    peer = peer_of(conv, num_entities, num_relations, 5)
-    ours, theirs = conv(), peer(None, edge_index, edge_type)
+    conv = FeaturelessRGCNConv(
+        edge_index, edge_type, num_entities, num_relations, 5, targets
+    ).double()
+    peer = peer_of(conv, num_entities, num_relations, 5, rows)
+    ours, theirs = conv(), peer(None, edge_index, edge_type)[rows]
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     for out in (ours, theirs):
         (out * torch.arange(out.numel()).view_as(out)).sum().backward()
     expected = peer.weight.grad[conv.pair_relation, conv.pair_source]
     torch.testing.assert_close(conv.weight.grad, expected, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(conv.root.grad, peer.root.grad)
+    torch.testing.assert_close(conv.root.grad, peer.root.grad[rows])
     unread = peer.weight.grad.clone()
     unread[conv.pair_relation, conv.pair_source] = 0
     assert not unread.any()  # what has no parameter here has no gradient there
@@ -58,6 +65,7 @@ def test_what_no_answer_needs_is_left_out():
         num_relations=num_relations, num_classes=2, hidden_channels=4,
     ).eval()  # fmt: skip
     whole = FeaturelessRGCNConv(edge_index, edge_type, num_entities, num_relations, 4)
+    into = edges_into(edge_index, asked, num_entities)
     with torch.no_grad():
         known = zip(model.embed.pair_relation, model.embed.pair_source, strict=True)
         row = {(int(r), int(s)): i for i, (r, s) in enumerate(known)}
@@ -65,14 +73,14 @@ def test_what_no_answer_needs_is_left_out():
         for i, (r, s) in enumerate(every):
             if (int(r), int(s)) in row:
                 whole.weight[i] = model.embed.weight[row[int(r), int(s)]]
-        whole.root.copy_(model.embed.root)
+        needed = torch.unique(torch.cat([edge_index[0, into], asked]))
+        whole.root[needed] = model.embed.root
         hidden = whole().relu()
         last = RGCNConv(4, 2, num_relations)
         last.load_state_dict(model.conv.state_dict())
         expected = last(hidden, edge_index, edge_type)[asked]
     torch.testing.assert_close(model(), expected)
     assert len(model.embed.weight) <= len(whole.weight)
-    into = edges_into(edge_index, asked, num_entities)
     assert into.tolist() == [e for e in range(30) if int(edge_index[1, e]) in (3, 8)]
 
 
