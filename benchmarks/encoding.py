@@ -7,7 +7,8 @@ ConceptNet-100k at full context, by open_clip's own ``encode_text``, against dis
 length of the longest. ``families``: how much trimming changes the features of other text towers.
 ``cache``: a step of the graph part (E2E and G2E, 128 triples) over COCO-mini's boxes and
 ConceptNet's facts about their classes, from the cache, against the same step with both towers in
-it. ``memory``: the gradient of 512 image-text pairs in chunks, in a process of its own.
+it. ``chunks``: the gradient of 32 pairs in chunks of 8 against that of the whole batch. ``memory``:
+the gradient of 512 image-text pairs in chunks, in a process of its own.
 ``--cache FOLDER`` keeps the cache; ``--cases`` measures some, and leaves the others in the result.
 """
 
@@ -41,6 +42,7 @@ from kgclip.nn.chunks import encode_in_chunks
 from kgclip.nn.clip import build_tokenizer
 from kgclip.nn.features import read_picture
 from kgclip.nn.losses import E2ELoss, G2ELoss
+from kgclip.nn.model import GraphEncoder
 from kgclip.nn.tokens import encode_text_trimmed, text_tower
 
 NAME = "ViT-B-32"
@@ -182,6 +184,34 @@ def _step(model: KnowledgeCLIP, batches: KnowledgeBatches, step: int, train: boo
     return losses.detach()
 
 
+def measure_chunks(data: Path, repeats: int, cache: Path) -> dict[str, Any]:
+    """Gradient of 32 pairs in chunks of 8 against the whole batch, both towers and the graph."""
+    clip, tokenizer = _clip()
+    encoder = GraphEncoder(512, 2)
+    images = torch.randn(32, 3, 224, 224)
+    tokens = tokenizer([f"a photo of number {number}" for number in range(32)])
+    x, relations = torch.randn(40, 512), torch.randn(3, 512)
+    edge_index, edge_type = torch.randint(40, (2, 99)), torch.randint(3, (99,))
+    parameters = [*clip.parameters(), *encoder.parameters()]
+    found = []
+    for chunk in (None, 8):
+        for parameter in parameters:
+            parameter.grad = None
+        image = encode_in_chunks(lambda x: clip.encode_image(x, normalize=True), images, chunk)
+        text = encode_in_chunks(lambda x: clip.encode_text(x, normalize=True), tokens, chunk)
+        graph = encode_in_chunks(
+            lambda rows: encoder(x, edge_index, edge_type, relations)[rows],
+            torch.arange(32),
+            chunk,
+        )
+        scale, loss = clip.logit_scale.exp(), ClipLoss()
+        (loss(image, text, scale) + loss(image, graph, scale)).backward()
+        found.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+    largest = float(found[0].abs().max())
+    difference = float((found[0] - found[1]).abs().max()) / largest
+    return {"bar": BARS["difference"], "largest_difference": difference, "largest": largest}
+
+
 def measure_memory(data: Path, repeats: int, cache: Path) -> dict[str, Any]:
     """Peak memory of one step, seen from outside."""
     command = [sys.executable, "-W", "ignore", __file__, "--memory-of", str(CHUNK)]
@@ -227,6 +257,7 @@ CASES = {
     "texts": measure_texts,
     "families": measure_families,
     "cache": measure_cache,
+    "chunks": measure_chunks,
     "memory": measure_memory,
 }
 
@@ -235,6 +266,8 @@ def is_met(name: str, row: dict[str, Any]) -> bool:
     """Whether a case reaches its bars."""
     if name == "families":
         return all(one["largest_difference"] <= row["bar"] for one in row["models"].values())
+    if name == "chunks":
+        return bool(row["largest_difference"] <= row["bar"])
     if name == "memory":
         return bool(row["peak_gib"] <= row["bar"])
     difference = row.get("largest_difference", row.get("largest_difference_of_losses"))
