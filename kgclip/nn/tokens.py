@@ -366,7 +366,7 @@ def _verify_trim(model: nn.Module, probe: Tensor, length: int) -> bool:
     with evaluating(model), torch.no_grad(), torch.autocast(probe.device.type, enabled=False):
         full = _full_text_features(model, probe)
         short = _short_text_features(model, probe[:, :length])
-    tolerance = 1e-4 if full.dtype == torch.float32 else 3e-2
+    tolerance = 1e-5 if full.dtype == torch.float32 else 3e-2
     exact = bool((full - short).abs().max() <= tolerance * full.abs().max())
     if not exact:
         _logger.warning("%s is not trimmed: its features change", type(model).__name__)
