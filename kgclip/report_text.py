@@ -138,7 +138,7 @@ SCENES = ReportText(
         "graph": "clip + the scene graph of each caption, and false graphs",
         "graph0": "graph without false graphs",
         "neg": "clip + false captions, as much computing as graph",
-        "tri": "clip + triples of regions: regions and their texts, E2E and E2R",
+        "tri": "clip + triples of regions (their texts, E2E, E2R), as much computing as graph",
         "negcol": "false captions as columns of the softmax (NegCLIP), as much computing as graph",
     },
     tasks={
