@@ -1,20 +1,23 @@
 """ConceptNet 5 assertions: a file of any size, filtered while it is read.
 
-A line is assertion, relation, start, end and JSON, between tabs. The file is read in pieces; the
-filters see relation, start and end first, and the JSON of a line is looked at only if the line
-stays. What remains is a triple, its weight and its data set (``triples.source``); the sentence
-that it was said in is a description of its start, ``[[...]]`` and all; ``/r/ExternalURL`` fills
-``links``. The contributors and the licence of each line are left out.
+A line is assertion, relation, start, end and JSON, between tabs. The file is read in pieces; numpy
+finds the fields and compares their beginnings, and only what stays of a line goes to polars. JSON
+that many lines share is read once. What remains is a triple, its weight and its data set
+(``triples.source``); the sentence that it was said in is a description of its start, ``[[...]]``
+and all; ``/r/ExternalURL`` fills ``links``. The contributors and the licence of each line are left
+out.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -33,13 +36,16 @@ SYMMETRIC = frozenset(
         *("SimilarTo", "Synonym"),
     )
 )
-PIECE_BYTES = 2**21  # larger pieces leave the cache of the processor
-BATCH_PIECES = 32
+PIECE_BYTES = 2**21
+BATCH_LINES = 2**16  # that stay
+_BLOCK = 2**17  # bytes that stay in the processor's cache
 _MANY = 2**32  # more lines than a piece has
 _FIELDS = ("assertion", "relation", "start", "end", "info")
-# What lines say, and the surface texts of those that have some.
-_Facts = tuple[pl.DataFrame, pl.DataFrame]
+MANY_TEXTS = 2**18  # more are forgotten and read again
 _SURFACES = ("surfaceStart", "surfaceEnd", "surfaceText")
+_SPOKEN = pl.Struct({**dict.fromkeys(_SURFACES, pl.String()), "weight": pl.Float64()})
+_WORD = 8  # bytes
+_TAB, _NEWLINE = b"\t\n"
 
 # JSON as ConceptNet writes it, without escapes, in two parts; other lines go to a real parser.
 # Many lines have the same first part: it is checked and read once for all of them.
@@ -93,26 +99,45 @@ def read_conceptnet(
         raise GraphError(f"senses={senses!r}: expected 'keep' or 'fold'")
     file = Path(path)
     bad = BadLines(file, on_error)
-    wanted = _wanted_rows(_listed(languages), _listed(relations))
+    wanted = _Wanted(_listed(languages), _listed(relations))
     heavy = _wanted_facts(min_weight, _listed(datasets))
-    collected = _Collected(surfaces)
     pieces = _Pieces(file, counts=bad.skips)
-    batch: list[pl.DataFrame] = []
+    infos = _Infos(bad, pieces)
+    collected = _Collected(surfaces, infos.sources)
+    batch = _Batch()
     for number, piece in enumerate(pieces):
-        batch.append(_select_rows(piece, number, wanted, bad, pieces))
-        if len(batch) == BATCH_PIECES:
-            collected.add(_read_info(pl.concat(batch), bad, pieces), heavy)
-            batch.clear()
+        _select_rows(piece, number, wanted, batch, bad, pieces)
+        if len(batch.lines) >= BATCH_LINES:
+            collected.add(infos.read(batch.frame()), heavy)
+            batch = _Batch()
     if not pieces.offsets:
         raise GraphError(f"{file}: empty; expected lines of {', '.join(_FIELDS)} between tabs")
-    if batch:
-        collected.add(_read_info(pl.concat(batch), bad, pieces), heavy)
+    if batch.rows:
+        collected.add(infos.read(batch.frame()), heavy)
     bad.report()
     return build_tables(collected.frames(senses == "fold"), (pieces.origin(),))
 
 
 def _listed(values: Sequence[str] | str | None) -> list[str] | None:
     return [values] if isinstance(values, str) else None if values is None else list(values)
+
+
+class _Piece(NamedTuple):
+    """Whole lines; valid until the next piece is read.
+
+    Attributes:
+        data: Their bytes; the last one is a newline. Uint8 [B].
+        words: The eight bytes from each place on, of which the last ones mean nothing. Uint64 [B].
+    """
+
+    data: np.ndarray
+    words: np.ndarray
+
+
+def _piece(buffer: bytearray | bytes, end: int) -> _Piece:
+    """The bytes of a buffer up to ``end``; it is 8 bytes longer."""
+    data = np.frombuffer(buffer, np.uint8, end)
+    return _Piece(data, np.ndarray((end,), "<u8", buffer, strides=(1,)))
 
 
 class _Pieces:
@@ -132,19 +157,35 @@ class _Pieces:
         self.sifted: dict[int, list[int]] = {}
         self._digest = None if file.suffix.lower() in COMPRESSIONS else hashlib.sha256()
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[_Piece]:
         with open_binary(self.file) as stream:
-            for piece in track(_whole_lines(stream), f"reading {self.file.name}", len):
-                self._note(piece)
-                yield piece
+            found = self._whole_lines(stream)
+            yield from track(found, f"reading {self.file.name}", lambda piece: len(piece.data))
 
-    def _note(self, piece: bytes) -> None:
-        self.offsets.append(self._end)
-        self._end += len(piece)
-        if self._digest is not None:  # what is read is what lies on the disk
-            self._digest.update(piece)
-        if self.counts:
-            self.lines.append(self.lines[-1] + piece.count(b"\n"))
+    def _whole_lines(self, stream: IO[bytes]) -> Iterator[_Piece]:
+        buffer = bytearray(PIECE_BYTES + _WORD)
+        filled, count = 0, 1
+        while count:
+            view = memoryview(buffer)[filled:-_WORD]
+            count = stream.readinto(view)  # type: ignore[attr-defined]
+            if self._digest is not None:  # what is read is what lies on the disk
+                self._digest.update(view[:count])
+            filled += count
+            end = buffer.rfind(b"\n", 0, filled) + 1
+            if not count and filled:  # the last line has no newline
+                buffer[filled] = _NEWLINE
+                end = filled = filled + 1
+            if end:
+                self.offsets.append(self._end)
+                self._end += end
+                if self.counts:
+                    self.lines.append(self.lines[-1] + buffer.count(b"\n", 0, end))
+                yield _piece(buffer, end)
+                buffer[: filled - end] = buffer[end:filled]
+                filled -= end
+            elif filled == len(buffer) - _WORD:  # a line longer than a piece
+                short, buffer = buffer, bytearray(2 * len(buffer))
+                buffer[:filled] = short[:filled]
 
     def origin(self) -> Origin:
         """Name and checksum, once all pieces are read."""
@@ -167,30 +208,6 @@ class _Pieces:
         return self.first_line(number) + within
 
 
-def _whole_lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Pieces of a stream that end where a line does; the last one where the stream does.
-
-    Only one object of a piece's size is made for each: two would have the allocator give the
-    memory back and fetch it again every time, which costs as much as the parsing.
-    """
-    buffer = bytearray(PIECE_BYTES)
-    filled = 0
-    while True:
-        count = stream.readinto(memoryview(buffer)[filled:])  # type: ignore[attr-defined]
-        filled += count
-        end = buffer.rfind(b"\n", 0, filled) + 1
-        if not count:
-            if filled:
-                yield bytes(memoryview(buffer)[:filled])
-            return
-        if end:
-            yield bytes(memoryview(buffer)[:end])
-            buffer[: filled - end] = buffer[end:filled]
-            filled -= end
-        elif filled == len(buffer):  # a line longer than a piece
-            buffer += bytes(len(buffer))
-
-
 def _count_lines(stream: IO[bytes], num_bytes: int) -> int:
     count = 0
     while num_bytes and (part := stream.read(min(num_bytes, PIECE_BYTES))):
@@ -198,21 +215,51 @@ def _count_lines(stream: IO[bytes], num_bytes: int) -> int:
     return count
 
 
-def _wanted_rows(languages: list[str] | None, relations: list[str] | None) -> pl.Expr:
-    url = pl.col("relation") == EXTERNAL_URL
-    wanted = pl.lit(True)
-    if relations is not None:
-        names = [name if name.startswith("/r/") else f"/r/{name}" for name in relations]
-        wanted &= pl.col("relation").is_in(names)
-    if languages is not None:
-        of_end = url | _in_languages("end", languages)
-        wanted &= _in_languages("start", languages) & of_end
-    return wanted
+class _Wanted:
+    """Which lines stay, as far as relation, start and end tell."""
+
+    def __init__(self, languages: list[str] | None, relations: list[str] | None) -> None:
+        self.languages = self.relations = None
+        if languages is not None:
+            inside = [name for name in languages if set(name).isdisjoint("\t\n")]  # of a field
+            self.languages = [f"/c/{name}/" for name in inside]
+        if relations is not None:
+            names = [name if name.startswith("/r/") else f"/r/{name}" for name in relations]
+            self.relations = [f"{name}\t" for name in names]
+
+    def rows(self, words: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Lines whose start and end are of a wanted language; the end of a link is of none.
+
+        Args:
+            words: Of the piece.
+            ends: Of the fields of each line. [lines, 5]
+        """
+        rows = np.arange(len(ends))
+        if self.languages is not None:
+            rows = rows[_begin(words, ends[:, 1] + 1, self.languages)]
+            is_link = _begin(words, ends[rows, 0] + 1, [f"{EXTERNAL_URL}\t"])
+            rows = rows[is_link | _begin(words, ends[rows, 2] + 1, self.languages)]
+        if self.relations is not None:
+            rows = rows[_begin(words, ends[rows, 0] + 1, self.relations)]
+        return rows
 
 
-def _in_languages(column: str, languages: list[str]) -> pl.Expr:
-    starts = [pl.col(column).str.starts_with(f"/c/{language}/") for language in languages]
-    return pl.any_horizontal(starts) if starts else pl.lit(False)
+def _begin(words: np.ndarray, places: np.ndarray, texts: list[str]) -> np.ndarray:
+    """Whether one of some texts stands at a place. Bool [places]."""
+    found = np.zeros(len(places), dtype=bool)
+    for text in map(str.encode, texts):
+        same = np.ones(len(places), dtype=bool)
+        for i in range(0, len(text), _WORD):
+            part = text[i : i + _WORD]
+            spare = np.uint64(8 * (_WORD - len(part)))  # bits of bytes that may be any
+            word = words[np.minimum(places + i, len(words) - 1)]
+            same &= (word ^ _as_word(part)) << spare == 0
+        found |= same
+    return found
+
+
+def _as_word(text: bytes) -> np.uint64:
+    return np.uint64(int.from_bytes(text, "little"))
 
 
 def _wanted_facts(min_weight: float | None, datasets: list[str] | None) -> pl.Expr | None:
@@ -223,55 +270,85 @@ def _wanted_facts(min_weight: float | None, datasets: list[str] | None) -> pl.Ex
     if datasets is not None:
         # A beginning ends where a part of the name ends: /d/wiktionary is not /d/wiktionaryx.
         parts = "|".join(re.escape(name.rstrip("/")) for name in datasets)
-        wanted.append(pl.col("dataset").str.contains(rf"^(?:{parts})(?:/|$)"))
+        name = pl.col("dataset").cast(pl.String())
+        wanted.append(name.str.contains(rf"^(?:{parts})(?:/|$)"))
     return pl.all_horizontal(wanted) if wanted else None
 
 
-def _select_rows(
-    piece: bytes, number: int, wanted: pl.Expr, bad: BadLines, pieces: _Pieces
-) -> pl.DataFrame:
-    """Row number, relation, start, end and JSON of the lines that stay."""
-    rows = _scan(piece, wanted)
-    if rows is None:  # a line among them is no assertion
-        first_line = pieces.first_line(number)
-        piece, pieces.sifted[number] = _sift(piece, first_line, bad)
-        rows = _scan(piece, wanted)
-        if rows is None:
-            raise GraphError(f"{bad.file}: something after line {first_line} cannot be read")
-    return rows.with_columns(pl.col("row").cast(pl.Int64()) + number * _MANY)
+class _Batch:
+    """Lines that stay, of some pieces."""
 
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []  # from the relation on
+        self.rows: list[np.ndarray] = []
+        self.plain: list[np.ndarray] = []
 
-def _scan(piece: bytes, wanted: pl.Expr) -> pl.DataFrame | None:
-    """The rows that stay; ``None`` if a line has not five fields or is no UTF-8."""
-    schema = dict.fromkeys((*_FIELDS, "more"), pl.String())
-    if not piece:
-        return pl.DataFrame(schema={"row": pl.UInt32(), **schema}).drop("assertion", "more")
-    try:
-        rows = (
-            pl.scan_csv(
-                piece, separator="\t", quote_char=None, has_header=False, schema=schema,
-                missing_columns="insert", glob=False, row_index_name="row",
+    def frame(self) -> pl.DataFrame:
+        """Relation, start, end, JSON, number of the row, and whether the JSON looks plain."""
+        schema = dict.fromkeys(_FIELDS[1:], pl.String())
+        frame = pl.DataFrame(schema=schema)
+        if self.lines:
+            lines = b"".join(self.lines)
+            frame = pl.read_csv(
+                lines, separator="\t", quote_char=None, has_header=False, schema=schema
             )
-            .select("row", *_FIELDS[1:], odd=_odd())
-            .filter(wanted | pl.col("odd"))
-            .collect()
-        )  # fmt: skip
-    except pl.exceptions.PolarsError:
+        row, plain = (pl.Series(np.concatenate(part)) for part in (self.rows, self.plain))
+        return frame.select(*_FIELDS[1:], row=row, plain=plain)
+
+
+def _select_rows(
+    piece: _Piece, number: int, wanted: _Wanted, batch: _Batch, bad: BadLines, pieces: _Pieces
+) -> None:
+    """Add the lines that stay to a batch."""
+    ends = _field_ends(piece.data)
+    if ends is None:  # a line among them is no assertion
+        first_line = pieces.first_line(number)
+        kept, pieces.sifted[number] = _sift(piece.data.tobytes(), first_line, bad)
+        piece = _piece(kept + bytes(_WORD), len(kept))
+        ends = _field_ends(piece.data)
+        if ends is None:
+            raise GraphError(f"{bad.file}: something after line {first_line} cannot be read")
+    rows = wanted.rows(piece.words, ends)
+    ends = ends[rows]
+    text = piece.data.tobytes()
+    cuts = map(slice, (ends[:, 0] + 1).tolist(), (ends[:, -1] + 1).tolist())
+    batch.lines += map(text.__getitem__, cuts)
+    batch.rows.append(rows + number * _MANY)
+    batch.plain.append(_look_plain(piece.words, ends[:, -1]))
+
+
+def _field_ends(data: np.ndarray) -> np.ndarray | None:
+    """Where the fields of each line end [lines, 5]; ``None`` if any is odd, empty or no UTF-8."""
+    blocks = range(0, len(data), _BLOCK)
+    marks = [np.flatnonzero(data[i : i + _BLOCK] <= _NEWLINE) + i for i in blocks]
+    ends = np.concatenate(marks or [np.empty(0, np.intp)])
+    found = data[ends]
+    if len(found) and found.min() < _TAB:  # other characters without a picture are part of a field
+        ends = ends[found >= _TAB]
+        found = data[ends]
+    if found.tobytes() != b"\t\t\t\t\n" * (len(found) // 5):
         return None
-    return None if rows["odd"].any() else rows.drop("odd")
+    empty = np.flatnonzero(np.diff(ends) == 1) + 1  # the first field may be
+    lines = ends.reshape(-1, 5)
+    return None if (empty % 5).any() or not _is_text(data, lines[:, -1] + 1) else lines
 
 
-def _odd() -> pl.Expr:
-    """Lines with too many fields, too few, or an empty one among those that are read."""
-    empty = [pl.col(name).is_null() for name in _FIELDS[1:]]
-    return pl.any_horizontal(pl.col("more").is_not_null(), *empty)
+def _is_text(data: np.ndarray, ends: np.ndarray) -> bool:
+    """Whether lines are UTF-8: some hundred at a time, which the cache can hold."""
+    some = _BLOCK // 256
+    try:
+        for start, end in itertools.pairwise([0, *ends[some::some].tolist(), len(data)]):
+            codecs.utf_8_decode(data[start:end].data)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _sift(piece: bytes, first_line: int, bad: BadLines) -> tuple[bytes, list[int]]:
     """Leave bad and blank lines out, one by one; returns the rest and its line numbers."""
     kept, numbers = [], []
-    for number, line in enumerate(piece.splitlines(keepends=True), start=first_line):
-        fields = line.rstrip(b"\r\n").split(b"\t")
+    for number, line in enumerate(piece.removesuffix(b"\n").split(b"\n"), start=first_line):
+        fields = line.removesuffix(b"\r").split(b"\t")
         if fields == [b""]:
             continue
         if len(fields) != len(_FIELDS) or not all(fields[1:]):
@@ -284,47 +361,99 @@ def _sift(piece: bytes, first_line: int, bad: BadLines) -> tuple[bytes, list[int
         except UnicodeDecodeError as error:
             bad.add(number, "not UTF-8", f"not UTF-8 ({error.reason}); convert the file")
             continue
-        kept.append(line)
+        kept.append(line + b"\n")
         numbers.append(number)
     return b"".join(kept), numbers
 
 
-def _read_info(rows: pl.DataFrame, bad: BadLines, pieces: _Pieces) -> list[_Facts]:
-    """Weight and data set of all rows, and the surface texts of the rows that have some."""
-    # The cut counts bytes, head and slice count letters: a line where that differs is unusual.
-    parts = rows.with_columns(cut=pl.col("info").str.find(_BETWEEN, literal=True)).select(
-        "row", "relation", "start", "end",
-        first=pl.col("info").str.head("cut"),
-        second=pl.col("info").str.slice(pl.col("cut") + len(_BETWEEN)),
-    )  # fmt: skip
-    parts = parts.with_columns(dataset=_datasets(parts["first"])).drop("first")
-    second = pl.col("second").str
-    usual = parts.select(second.contains(_SECOND) & pl.col("dataset").is_not_null()).to_series()
-    usual = usual.fill_null(False)
-    fast = parts if usual.all() else parts.filter(usual)
-    surface = (second.extract(rf'"{name}": "({_TEXT})"').alias(name) for name in _SURFACES)
-    weight = second.extract(rf'"weight": ({_NUMBER})\}}$').cast(pl.Float64())
-    facts = fast.select("row", "relation", "start", "end", "dataset", weight=weight)
-    speaks = second.starts_with('"s') & (pl.col("relation") != EXTERNAL_URL)
-    said = fast.filter(speaks).select("row", "start", "end", *surface)
-    if fast is parts:
-        return [(facts, said)]
-    slow_facts, slow_said = [], []
-    for row, relation, start, end, text in rows.filter(~usual).iter_rows():
+def _look_plain(words: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Whether JSON ends in nothing but a weight of up to six letters; a guess that saves time."""
+    plain = np.zeros(len(ends), dtype=bool)
+    for length in range(1, 7):
+        places = ends - len(f'], "weight": {"0" * length}}}')
+        plain |= words[np.maximum(places, 0)] == _as_word(b'], "weight"'[:_WORD])
+    return plain
+
+
+class _Infos:
+    """Reads the JSON of lines, what is plain and the same in many lines only once.
+
+    Args:
+        bad: Where bad lines go.
+        pieces: Knows the numbers of lines.
+    """
+
+    def __init__(self, bad: BadLines, pieces: _Pieces) -> None:
+        self.bad, self.pieces = bad, pieces
+        self.sources = pl.Categorical(pl.Categories.random())
+        self._forget()
+
+    def _forget(self) -> None:
+        self._texts = pl.Categorical(pl.Categories.random())
+        self._alive = pl.Series([], dtype=self._texts)  # without data the codes would be dropped
+        self._known = pl.DataFrame(schema={"dataset": self.sources, "weight": pl.Float64()})
+
+    def read(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
+        """Weight, data set and, where there are any, surface texts, instead of JSON."""
+        plain, other = rows.filter("plain"), rows.filter(~pl.col("plain"))
+        facts = plain.drop("info", "plain").hstack(self._recall(plain["info"]))
+        unusual = facts["weight"].is_null()
+        if unusual.any():
+            other = pl.concat([other, plain.filter(unusual)])
+            facts = facts.filter(~unusual)
+        return [facts, *self._read_each(other)]
+
+    def _recall(self, texts: pl.Series) -> pl.DataFrame:
+        """Data set and weight of each text; null where that is not all, or not certain."""
+        if len(self._known) > MANY_TEXTS:
+            self._forget()
+        codes = texts.cast(self._texts).to_physical()
+        count = 0 if codes.is_empty() else int(codes.max()) + 1  # type: ignore[arg-type]
+        if count > len(self._known):
+            new = pl.Series(np.arange(len(self._known), count, dtype=np.uint32))
+            found = _parse_usual(new.cat.to(self._texts).cast(pl.String()))
+            speaks = pl.any_horizontal(pl.col(_SURFACES).is_not_null())
+            found = found.select(
+                pl.col("dataset").cast(self.sources),
+                weight=pl.when(~speaks).then("weight"),
+            )
+            self._known = pl.concat([self._known, found], rechunk=True)
+        return self._known[codes]
+
+    def _read_each(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
+        names = rows.drop("info", "plain")
+        found = _parse_usual(rows["info"])
+        found = found.with_columns(pl.col("dataset").cast(self.sources))
+        unusual = found["weight"].is_null()
+        usual = names.hstack(found).filter(~unusual)
+        slow = [
+            (*fields, row, *about)
+            for *fields, text, row, _ in rows.filter(unusual).iter_rows()
+            if (about := self._parse(row, text)) is not None
+        ]
+        return [usual, pl.DataFrame(slow, schema=usual.schema, orient="row")]
+
+    def _parse(self, row: int, text: str) -> list[float | str | None] | None:
         try:
-            heaviness, dataset, *texts = _parse_info(text)
+            return _parse_info(text)
         except (ValueError, TypeError, KeyError) as error:
             reason = "no weight" if isinstance(error, KeyError) else str(error)
             expected = f"bad JSON ({reason}); an object with a weight expected in field 5"
-            bad.add(pieces.line(row), "bad JSON", expected)
-        else:
-            slow_facts.append((row, relation, start, end, dataset, heaviness))
-            slow_said += [(row, start, end, *texts)] * (relation != EXTERNAL_URL)
-    return [(facts, said), (_like(facts, slow_facts), _like(said, slow_said))]
+            self.bad.add(self.pieces.line(row), "bad JSON", expected)
+            return None
 
 
-def _like(frame: pl.DataFrame, rows: list[Any]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=frame.schema, orient="row")
+def _parse_usual(texts: pl.Series) -> pl.DataFrame:
+    """Data set, weight and surface texts of JSON as ConceptNet writes it; else all null."""
+    parts = texts.str.splitn(_BETWEEN, 2).struct.unnest()
+    first, second = parts.get_columns()
+    dataset = _datasets(first)
+    usual = second.str.contains(_SECOND).fill_null(False) & dataset.is_not_null()
+    # What the pattern has seen has no escapes and no name twice: any parser reads it alike.
+    about = ("{" + second.set(~usual, None)).str.json_decode(_SPOKEN)
+    return about.struct.unnest().select(
+        dataset.set(~usual, None).alias("dataset"), "weight", *_SURFACES
+    )
 
 
 def _datasets(first: pl.Series) -> pl.Series:
@@ -335,64 +464,62 @@ def _datasets(first: pl.Series) -> pl.Series:
     return coded.replace_strict(distinct, found, return_dtype=pl.String())
 
 
-def _parse_info(text: str) -> tuple[float | str | None, ...]:
-    """Weight, data set and surface texts of a line's JSON."""
+def _parse_info(text: str) -> list[float | str | None]:
+    """Data set, weight and surface texts of a line's JSON."""
     about = json.loads(text)
     if not isinstance(about, dict):
         raise TypeError(f"{text[:20]!r} is no object")
-    texts = [about.get(name) for name in ("dataset", *_SURFACES)]
-    if not all(value is None or isinstance(value, str) for value in texts):
+    dataset, *texts = (about.get(name) for name in ("dataset", *_SURFACES))
+    if not all(value is None or isinstance(value, str) for value in (dataset, *texts)):
         raise TypeError("dataset and surface texts must be strings")
-    return float(about["weight"]), *texts
+    return [dataset, float(about["weight"]), *texts]
 
 
 class _Collected:
-    """Gathers what stays of each piece, names as numbers, so that no piece is held."""
+    """Gathers what stays, names as numbers, so that no piece is held.
 
-    def __init__(self, surfaces: bool) -> None:
+    Args:
+        surfaces: Keep surface texts.
+        sources: Numbers of the data sets.
+    """
+
+    def __init__(self, surfaces: bool, sources: pl.Categorical) -> None:
         self.surfaces = surfaces
-        self.names = {
-            name: pl.Categorical(pl.Categories.random())
-            for name in ("entity", "relation", "source")
-        }
+        self.sources = sources
+        self.entity, self.relation = (pl.Categorical(pl.Categories.random()) for _ in range(2))
         self.triples: list[pl.DataFrame] = []
         self.links: list[pl.DataFrame] = []
         self.texts: list[pl.DataFrame] = []
 
-    def add(self, found: list[_Facts], wanted: pl.Expr | None) -> None:
-        """Take the facts of a piece that are wanted, in the order of their lines."""
-        triples = []
-        for rows, said in found:
-            kept = rows if wanted is None else rows.filter(wanted)
-            triples.append(self._add_rows(kept))
-            if self.surfaces and len(said):
-                self._add_texts(said if wanted is None else said.join(kept, on="row", how="semi"))
-        joined = triples[0] if len(triples) == 1 else pl.concat(triples).sort("row")
-        self.triples.append(joined.drop("row"))
+    def add(self, found: list[pl.DataFrame], wanted: pl.Expr | None) -> None:
+        """Take the facts that are wanted, in the order of their lines."""
+        triples = [
+            self._add_rows(rows if wanted is None else rows.filter(wanted)) for rows in found
+        ]
+        self.triples.append(pl.concat(triples).sort("row").drop("row"))
 
     def _add_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
-        entity = self.names["entity"]
+        rows = rows.with_columns(pl.col("start").cast(self.entity))
         is_link = rows["relation"] == EXTERNAL_URL
         if is_link.any():
             links = rows.filter(is_link)
-            self.links.append(links.select(entity=pl.col("start").cast(entity), url="end"))
+            urls = pl.Series(links["end"].to_list(), dtype=pl.String())  # not where the piece lies
+            self.links.append(pl.DataFrame({"entity": links["start"], "url": urls}))
             rows = rows.filter(~is_link)
-        return rows.select(
-            "row",
-            pl.col("start", "end").cast(entity),
-            pl.col("relation").cast(self.names["relation"]),
-            "weight",
-            source=pl.col("dataset").cast(self.names["source"]),
+        rows = rows.with_columns(
+            pl.col("end").cast(self.entity), pl.col("relation").cast(self.relation)
         )
+        if self.surfaces and "surfaceText" in rows.columns:
+            self._add_texts(rows)
+        return rows.select("row", "start", "end", "relation", "weight", source="dataset")
 
-    def _add_texts(self, said: pl.DataFrame) -> None:
-        entity = self.names["entity"]
+    def _add_texts(self, rows: pl.DataFrame) -> None:
         for column, owner, kind in (
             ("surfaceStart", "start", "alias"),
             ("surfaceEnd", "end", "alias"),
             ("surfaceText", "start", "description"),
         ):
-            texts = said.select(entity=pl.col(owner).cast(entity), text=column, kind=pl.lit(kind))
+            texts = rows.select(entity=owner, text=column, kind=pl.lit(kind))
             self.texts.append(texts.drop_nulls("text"))
 
     def frames(self, fold: bool) -> dict[str, pl.DataFrame]:
@@ -437,9 +564,9 @@ class _Collected:
         if self.texts:
             said = pl.concat(self.texts)
             said = said.with_columns(entity=_renumber(said["entity"], number))
-            said = said.unique(maintain_order=True)  # people say the same again and again
             same = said["text"] == labels["text"].gather(said["entity"])
-            texts.append(said.filter(~(same & (said["kind"] == "alias"))))
+            said = said.filter(~(same & (said["kind"] == "alias")))
+            texts.append(said.unique(maintain_order=True))  # people say the same again and again
         found = pl.concat(texts)
         return found.with_columns(language=spoken.gather(found["entity"]))
 

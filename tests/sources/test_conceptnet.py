@@ -140,8 +140,26 @@ def test_any_line_is_read_as_the_slow_reader_reads_it(tmp_path_factory, rows, pi
     file = write(tmp_path_factory.mktemp("cn"), rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conceptnet, "PIECE_BYTES", piece_bytes)
-        patch.setattr(conceptnet, "BATCH_PIECES", 2)
+        patch.setattr(conceptnet, "BATCH_LINES", 2)
+        patch.setattr(conceptnet, "MANY_TEXTS", 1)
         assert facts(read_conceptnet(file, languages="en")) == slow_facts(rows, in_english)
+
+
+def test_beginnings_longer_than_a_word_and_odd_characters(tmp_path):
+    lines = [
+        line("/r/EtymologicallyRelatedTo", "/c/roa_opt/a", "/c/roa_opt/\x01b", weight=0.1234567),
+        line("/r/EtymologicallyRelatedTo", "/c/roa_op/a", "/c/roa_opt/b"),
+        line("/r/EtymologicallyRelated", "/c/roa_opt/a", "/c/roa_opt/b"),
+    ]
+    file = write(tmp_path, [text.replace("\n", "\r\n") for text in lines])
+
+    def keeps(relation, start, end, about):
+        return (relation, start) == ("/r/EtymologicallyRelatedTo", "/c/roa_opt/a")
+
+    tables = read_conceptnet(file, languages="roa_opt", relations="EtymologicallyRelatedTo")
+    assert facts(tables) == slow_facts(lines, keeps)
+    link = write(tmp_path, [line("/r/ExternalURL", "/c/a", "/c/x/y")])
+    assert read_conceptnet(link, languages="a\t/c/x").entities.is_empty()
 
 
 def test_the_tables_of_a_few_lines(tmp_path):
