@@ -299,8 +299,9 @@ def compare_readers(folder: Path, options: argparse.Namespace) -> int:
     if options.output:
         write_report(
             options.output, __doc__.splitlines()[0], ["polars", "duckdb"],
-            rows=options.rows, repeats=options.repeats, work=WORK,
-            ratios=ratios, bars=BARS, growth=growth, growth_bar=GROWTH_BAR, memory_growth_mb=memory_growth, memory_bar_mb=MEMORY_BAR_MB,
+            rows=options.rows, repeats=options.repeats, work=WORK, ratios=ratios, bars=BARS,
+            growth=growth, growth_bar=GROWTH_BAR, memory_growth_mb=memory_growth,
+            memory_bar_mb=MEMORY_BAR_MB,
             nothing_kept={str(rows): row for rows, row in idle.items()}, equal_contents=equal,
             full_file=full, results=results,
             sizes={str(rows): row for rows, row in sizes.items()},
