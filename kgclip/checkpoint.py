@@ -26,6 +26,7 @@ from kgclip.tables import GraphError
 
 FORMAT = "kgclip-checkpoint-1"
 STATE, MODEL, OPTIMIZER = "state.json", "model.safetensors", "optimizer.safetensors"
+AVERAGE = "average.safetensors"
 # While "last" is swapped for its successor, it lives here.
 PREVIOUS = ".previous"
 
@@ -58,6 +59,7 @@ def save_checkpoint(
     config: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
     score: float | None = None,
+    average: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write ``folder/last``, and ``folder/best`` where the score beats the best so far.
 
@@ -69,6 +71,7 @@ def save_checkpoint(
         config: Resolved configuration; anything JSON holds.
         extra: Anything JSON holds.
         score: Higher is better; finite.
+        average: Averaged weights, by the model's names.
 
     Returns:
         ``folder/last``.
@@ -87,6 +90,8 @@ def save_checkpoint(
         "extra": dict(extra or {}),
     }
     tensors = {MODEL: _copy_tensors(model.state_dict())}
+    if average is not None:
+        tensors[AVERAGE] = _copy_tensors(average)
     if optimizer is not None:
         tensors[OPTIMIZER], state["optimizer"] = _flatten_optimizer(optimizer.state_dict())
     try:
@@ -157,6 +162,23 @@ def load_checkpoint(
     if optimizer is not None and optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
     return Checkpoint(path, state["step"], state["config"], state["extra"], state["score"])
+
+
+def load_average(folder: Path | str, model: nn.Module) -> dict[str, Tensor]:
+    """Read the averaged weights of a checkpoint; where it has none, its weights.
+
+    Args:
+        folder: A checkpoint, or a run's folder that holds ``last``.
+        model: Must have exactly the checkpoint's tensors, in name and shape.
+
+    Raises:
+        GraphError: If there is no checkpoint, it is damaged, or does not fit the model.
+    """
+    path, _ = _read_state(folder)
+    file = path / AVERAGE if (path / AVERAGE).is_file() else path / MODEL
+    tensors = _read_tensors(file)
+    _check_tensors(file, tensors, model.state_dict())
+    return tensors
 
 
 def _copy_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

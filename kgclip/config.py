@@ -20,6 +20,14 @@ from kgclip.settings import Settings, check_settings, nearest, read_settings
 from kgclip.trainer import TrainerOptions
 
 
+class LoraSettings(Settings):
+    """Adapters; see :func:`kgclip.nn.lora.add_lora`."""
+
+    rank: int = pydantic.Field(default=8, ge=1)
+    alpha: float = 16.0
+    target_modules: list[str] | None = None
+
+
 class ModelSettings(Settings):
     """Which towers, and what stands beside them.
 
@@ -32,7 +40,12 @@ class ModelSettings(Settings):
             text tower reads triples.
         triple_options: What differs from the preset: fields of
             :class:`~kgclip.nn.triples.TripleEncoderOptions`.
-        freeze_text: Freeze the text tower too; its features and tokens are computed once.
+        lock_image: Freeze the image tower (a timm tower's trunk), as LiT does: each picture is
+            encoded once. Else pictures are decoded in every step, without augmentation.
+        unlocked_groups: With ``lock_image``: last groups of its layers that train nevertheless, as
+            open_clip counts them; pictures are then decoded in every step too.
+        lock_text: Freeze the text tower; each text is encoded once.
+        lora: Low-rank adapters instead of weights, in the towers that are not locked.
         tower_lr: Peak learning rate of the towers; ``None`` = that of ``trainer``.
     """
 
@@ -42,13 +55,27 @@ class ModelSettings(Settings):
     graph_layers: int = pydantic.Field(default=0, ge=0)
     triple_encoder: str | None = None
     triple_options: dict[str, Any] = pydantic.Field(default_factory=dict)
-    freeze_text: bool = False
+    lock_image: bool = True
+    unlocked_groups: int = pydantic.Field(default=0, ge=0)
+    lock_text: bool = False
+    lora: LoraSettings | None = None
     tower_lr: float | None = pydantic.Field(default=None, gt=0)
 
     @pydantic.model_validator(mode="after")
     def _known_options(self) -> Self:
         self.triple_encoder_options()
+        if self.unlocked_groups and not self.lock_image:
+            raise ValueError("unlocked_groups without lock_image, which trains all of them anyway")
+        if self.lora is not None and self.lock_image and self.lock_text:
+            raise ValueError("lora, but both towers are locked: lock_image or lock_text = false")
+        if self.lora is not None and self.unlocked_groups:
+            raise ValueError("lora and unlocked_groups: adapters or weights expected, not both")
         return self
+
+    @property
+    def caches_images(self) -> bool:
+        """Whether nothing before the image head trains, so that each picture is encoded once."""
+        return self.lock_image and not self.unlocked_groups
 
     def triple_encoder_options(self) -> TripleEncoderOptions | None:
         """The preset with its changes; ``None`` where no triple encoder is asked for.
@@ -85,6 +112,22 @@ class LossSettings(Settings):
     options: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
+class EvaluationSettings(Settings):
+    """What a run is measured on before and after training, beside what its graph holds out.
+
+    Attributes:
+        pairs: Image-text pairs: COCO captions, a CSV with filepath and title, or a graph.
+        images: Folder of the pictures that ``pairs`` names.
+        classes: Folder with one folder of pictures a class, for zero-shot classification.
+        templates: Wordings of a class, each with ``{}``.
+    """
+
+    pairs: str | None = None
+    images: str | None = None
+    classes: str | None = None
+    templates: tuple[str, ...] = pydantic.Field(default=("a photo of a {}.",), min_length=1)
+
+
 class TrainConfig(Settings):
     """Everything that decides a run.
 
@@ -95,6 +138,9 @@ class TrainConfig(Settings):
         batches: What a step sees.
         trainer: How long and how fast.
         losses: Settings by name in ``LOSSES``.
+        evaluation: What it is measured on, beside what the graph holds out.
+        unreadable_pictures: ``"raise"``, or ``"skip"`` = train without the pictures that are
+            missing or cannot be decoded, and warn with their number.
         task: What a config without a task is for.
         claim: Free text by key: source, licence, expected result.
     """
@@ -107,8 +153,18 @@ class TrainConfig(Settings):
     losses: dict[str, LossSettings] = pydantic.Field(
         default_factory=lambda: {"contrastive": LossSettings()}
     )
+    evaluation: EvaluationSettings = EvaluationSettings()
+    unreadable_pictures: Literal["raise", "skip"] = "raise"
     task: Literal["clip"] = "clip"
     claim: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _fitting_parts(self) -> Self:
+        if self.batches.chunk_size is not None and self.model.triple_encoder is not None:
+            raise ValueError("batches.chunk_size: the triple encoder reads its batch at once")
+        if self.batches.graph and not self.model.graph_layers:
+            raise ValueError("batches.graph needs model.graph_layers, 1 or more")
+        return self
 
     @pydantic.field_validator("losses")
     @classmethod

@@ -7,6 +7,7 @@ import string
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from kgclip.frames import numbers
@@ -119,6 +120,45 @@ def rename_entities(tables: Tables, names: Sequence[str]) -> Tables:
         frames[table] = moved.unique(maintain_order=True) if said_once else moved
     changed = pl.DataFrame({"entity": place, "url": old}).filter(new != old)
     frames["links"] = pl.concat([frames["links"], changed]).unique(maintain_order=True)
+    return build_tables(frames, tables.origins)
+
+
+def keep_near(tables: Tables, first: int, last: int, hops: int) -> Tables:
+    """Of one source's triples keep those near the entities of the others.
+
+    Args:
+        tables: Of all sources together.
+        first: The source's first row of triples.
+        last: The row behind its last.
+        hops: Triples further than this from every entity of another source's triples go, and so do
+            entities of which nothing is left.
+    """
+    head, tail = (tables.triples[end].to_numpy() for end in ("head", "tail"))
+    mine = np.zeros(len(head), dtype=bool)
+    mine[first:last] = True
+    reached = np.zeros(len(tables.entities), dtype=bool)
+    reached[np.concatenate([head[~mine], tail[~mine]])] = True
+    near = np.zeros(len(head), dtype=bool)
+    for _ in range(hops):
+        near = mine & (reached[head] | reached[tail])
+        reached[head[near]] = reached[tail[near]] = True
+    triples = tables.triples.filter(pl.Series(near | ~mine))
+    frames = {**tables.frames(), "triples": triples}
+    said = np.zeros(len(tables.entities), dtype=bool)
+    for frame in (triples, *(frames[table] for table in ("texts", "images", "literals"))):
+        for column in _OWNERS:
+            if column in frame.columns:
+                said[frame[column].to_numpy()] = True
+    said[np.setdiff1d(np.arange(len(said)), np.concatenate([head[mine], tail[mine]]))] = True
+    number = pl.Series(np.cumsum(said) - 1)
+    for table, frame in frames.items():
+        owners = [column for column in _OWNERS if column in frame.columns]
+        if owners:
+            kept = frame.filter(
+                pl.all_horizontal(pl.col(c).is_in(np.flatnonzero(said)) for c in owners)
+            )
+            frames[table] = kept.with_columns(number.gather(kept[c]).alias(c) for c in owners)
+    frames["entities"] = tables.entities.filter(pl.Series(said))
     return build_tables(frames, tables.origins)
 
 

@@ -7,11 +7,14 @@ reported with its number of candidates, never guessed silently.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
 from kgclip.graph import KnowledgeGraph
+from kgclip.tables import build_tables
 
 MENTIONS = {
     "caption": pl.Int64(),
@@ -64,6 +67,58 @@ def link_captions(
             rows += [(number, entity, start, end, len(entities)) for entity in entities]
             place += length
     return pl.DataFrame(rows, schema=MENTIONS, orient="row")
+
+
+def add_mentions(
+    graph: KnowledgeGraph,
+    relation: str = "mentions",
+    types: Sequence[str] | None = None,
+    kinds: Sequence[str] = ("label", "alias"),
+    stop_words: Sequence[str] = (),
+) -> KnowledgeGraph:
+    """Join each entity that has captions with the entities that they mention.
+
+    Then whatever reads triples knows what a caption speaks of: messages carry the facts about a
+    dog to the pictures of dogs, and ``similarity = "neighbors"`` finds pictures of like things.
+
+    Args:
+        graph: With texts of kind "caption".
+        relation: Name of the new triples' relation; it is their ``source`` too.
+        types: Only entities of these types are looked for; ``None`` = all that belong to no
+            scene and are no captions themselves.
+        kinds: Kinds of texts that name an entity.
+        stop_words: Labels that are never matched, such as "a".
+
+    Returns:
+        The graph with one triple more for each entity and each other that it mentions. What
+        several entities are called is left out, and counted in a warning.
+    """
+    captions = graph.texts.filter(pl.col("kind") == "caption")
+    is_candidate = (
+        pl.col("scene").is_null() & pl.col("type").is_in(["caption", "scene", "image"]).not_()
+        if types is None
+        else pl.col("type").is_in(list(types))
+    )
+    wanted = graph.entities.select(is_candidate.fill_null(types is None)).to_series().to_numpy()
+    named = graph.restrict(wanted)
+    ids = pl.Series(np.flatnonzero(wanted), dtype=pl.Int64())
+    found = link_captions(captions["text"].to_list(), named, kinds, stop_words=stop_words)
+    ambiguous = found.filter(pl.col("num_candidates") > 1).unique(["caption", "start"])
+    if len(ambiguous):
+        warnings.warn(
+            f"{len(ambiguous)} mentions left out: several entities are called so", stacklevel=2
+        )
+    sure = found.filter(pl.col("num_candidates") == 1)
+    pairs = pl.DataFrame(
+        {"head": captions["entity"].gather(sure["caption"]), "tail": ids.gather(sure["entity"])}
+    ).unique(maintain_order=True)
+    names = graph.entities["name"]
+    new = KnowledgeGraph.from_triples(
+        (names[head], relation, names[tail]) for head, tail in pairs.iter_rows()
+    )
+    triples = new.triples.with_columns(source=pl.lit(relation))
+    frames = {**new.tables.frames(), "triples": triples}
+    return graph.merge(KnowledgeGraph(build_tables(frames)))
 
 
 def _names(

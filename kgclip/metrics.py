@@ -56,7 +56,7 @@ def write_metrics(
     path: str | Path,
     values: Mapping[str, Mapping[str, Sequence[float]]],
     *,
-    split_seed: int,
+    split_seed: int | None,
     seeds: Sequence[int],
     seconds: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
@@ -66,7 +66,7 @@ def write_metrics(
     Args:
         path: The file.
         values: One value a seed, by run and key.
-        split_seed: What was held out.
+        split_seed: What was held out; ``None`` = no seed decided it.
         seeds: Of the trainings.
         seconds: Process CPU seconds of training, by run: a number, or one a seed.
         extra: More top-level entries: versions, command, machine, date. Never part of
@@ -121,8 +121,11 @@ def load_metrics(path: str | Path) -> dict[str, Any]:
 def check_metrics(metrics: Any, where: str = "metrics") -> None:
     """Raise GraphError unless ``metrics`` has the shape that :func:`write_metrics` returns."""
     entries = {"split_seed": int, "seeds": list, "seconds": dict, "results": dict}
+    found = metrics if isinstance(metrics, dict) else {}
+    if found.get("split_seed", 0) is None:  # no seed decided what is held out
+        del entries["split_seed"]
     for name, kind in entries.items():
-        _check_kind(where, name, metrics.get(name) if isinstance(metrics, dict) else None, kind)
+        _check_kind(where, name, found.get(name), kind)
     for run, figures in metrics["results"].items():
         _check_kind(where, run, figures, dict)
         for key, figure in figures.items():

@@ -6,7 +6,7 @@ out; a plain open_clip name is as good as a run of ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +19,8 @@ from kgclip.evaluation.retrieval import evaluate_retrieval
 from kgclip.evaluation.zero_shot import evaluate_zero_shot
 from kgclip.graph import KnowledgeGraph
 from kgclip.models import OpenedModel
-from kgclip.nn.features import Picture, read_picture, track_batches
+from kgclip.nn.features import track_batches
+from kgclip.nn.pictures import Picture, read_picture
 from kgclip.nn.tokens import encode_text_trimmed
 from kgclip.probes import Question
 from kgclip.sources.pairs import PICTURE_SUFFIXES
@@ -30,13 +31,13 @@ TEMPLATES = ("a photo of a {}.",)
 
 @torch.no_grad()
 def encode_pictures(
-    opened: OpenedModel, pictures: Sequence[Picture], batch_size: int = 32
+    opened: OpenedModel, pictures: Sequence[Picture | tuple[str | Path, Any]], batch_size: int = 32
 ) -> Tensor:
     """Encode pictures, or the parts of them that are meant.
 
     Args:
         opened: The model.
-        pictures: Files, each with a box (x, y, width, height in pixels) or ``None``.
+        pictures: Files and boxes.
         batch_size: Pictures in one forward pass.
 
     Returns:
@@ -49,11 +50,29 @@ def encode_pictures(
     parts = []
     for start in track_batches(range(0, len(pictures), batch_size), len(pictures), batch_size):
         images = [
-            opened.preprocess(read_picture(Path(file), box))
-            for file, box in pictures[start : start + batch_size]
+            opened.preprocess(read_picture(Picture(*picture)))
+            for picture in pictures[start : start + batch_size]
         ]
         parts.append(opened.model.encode_image(torch.stack(images).to(device), normalize=True))
     return torch.cat(parts) if parts else torch.zeros(0, 1)
+
+
+def graph_pictures(graph: KnowledgeGraph, rows: Iterable[int] | None = None) -> list[Picture]:
+    """Pictures of a graph, or the parts of them that are meant.
+
+    Args:
+        graph: With pictures.
+        rows: Of its images; ``None`` = all.
+
+    Raises:
+        GraphError: If one is an address, or its path leaves the graph's folder.
+    """
+    names, images = graph.entities["name"], graph.images
+    chosen = range(len(images)) if rows is None else rows
+    return [
+        Picture(graph.image_path(row), images["box"][row], names[images["entity"][row]])
+        for row in chosen
+    ]
 
 
 @torch.no_grad()
@@ -95,7 +114,7 @@ def evaluate_pairs(opened: OpenedModel, graph: KnowledgeGraph) -> dict[str, floa
     texts = [(entities[e], text) for e, text in captions.iter_rows() if e in entities]
     described, labels = {place for place, _ in texts}, graph.labels()
     texts += [(place, labels[e]) for e, place in entities.items() if place not in described]
-    pictures = [(graph.image_path(row), box) for row, box in first.select("row", "box").iter_rows()]
+    pictures = graph_pictures(graph, first["row"])
     figures = evaluate_retrieval(
         encode_pictures(opened, pictures),
         encode_texts(opened, [text for _, text in texts]),
@@ -131,7 +150,7 @@ def evaluate_classes(
     targets: list[int] = []
     for number, part in enumerate(classes):
         files = find_pictures(part)
-        pictures += [(file, None) for file in files]
+        pictures += [Picture(file, entity=part.name) for file in files]
         targets += [number] * len(files)
     if not classes:
         raise GraphError(f"{place}: no folder in it; one folder of pictures a class expected")
@@ -188,6 +207,6 @@ def evaluate_questions(
     folder = Path(images)
     return evaluate_probes(
         questions,
-        lambda pictures: encode_pictures(opened, [(folder / file, box) for file, box in pictures]),
+        lambda parts: encode_pictures(opened, [Picture(folder / file, box) for file, box in parts]),
         lambda texts: encode_texts(opened, texts),
     )

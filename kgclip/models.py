@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,19 +17,26 @@ from typing import Any
 
 import open_clip
 import safetensors.torch
-from torch import Tensor
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
-from kgclip.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint
-from kgclip.config import TrainConfig, check_config
-from kgclip.nn.clip import build_tokenizer, register_model_configs
+from kgclip.checkpoint import find_checkpoint, load_average, read_checkpoint
+from kgclip.config import ModelSettings, TrainConfig, check_config
+from kgclip.nn.clip import build_tokenizer, lock_image_trunk, register_model_configs
+from kgclip.nn.lora import add_lora, merge_lora
 from kgclip.nn.model import KnowledgeCLIP, create_model_and_transforms
 from kgclip.tables import GraphError
-from kgclip.training import build_model
 
 FORMAT = "kgclip-model-1"
 SETTINGS, CARD = "kgclip.json", "README.md"
 CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 KNOWLEDGE_WEIGHTS = "knowledge.safetensors"
+# What open_clip and torch raise of a checkpoint that is missing, damaged or another model's.
+_BAD_WEIGHTS = (
+    RuntimeError, OSError, AssertionError, AttributeError, KeyError, EOFError,
+    pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
 _CLIP = "clip."  # prefix of open_clip's tensors in a KnowledgeCLIP
 
 
@@ -47,6 +55,94 @@ class OpenedModel:
     preprocess: Callable[[Any], Tensor]
     tokenizer: Callable[[list[str]], Tensor]
     config: TrainConfig | None = None
+
+
+def build_model(config: TrainConfig) -> tuple[KnowledgeCLIP, Callable[[Any], Tensor]]:
+    """Build the model of a config as it starts, what shall not train frozen.
+
+    Args:
+        config: ``trainer.seed`` decides the random weights.
+
+    Returns:
+        The model, and the transform from a PIL picture to a tensor.
+
+    Raises:
+        GraphError: If the checkpoint is missing or does not fit the towers, or what the config
+            asks for cannot be done with them.
+    """
+    settings = config.model
+    torch.manual_seed(config.trainer.seed)
+    try:
+        model, _, preprocess = create_model_and_transforms(
+            settings.name,
+            settings.pretrained,
+            graph_layers=settings.graph_layers,
+            triple_encoder=settings.triple_encoder_options(),
+            pretrained_image=settings.pretrained_image,
+        )
+    except _BAD_WEIGHTS as error:
+        weights = settings.pretrained or settings.name
+        raise GraphError(
+            f"model.pretrained: {weights}: no weights of {settings.name}: {_first_line(error)}; "
+            "give a tag of open_clip.list_pretrained_tags_by_model, or a checkpoint of this model"
+        ) from error
+    try:
+        _freeze(model.clip, settings)
+        _check_batch_norm(model.clip, config)
+    except ValueError as error:
+        raise GraphError(f"model: {error}") from error
+    return model, preprocess
+
+
+def _freeze(clip: nn.Module, settings: ModelSettings) -> None:
+    """Leave what shall train: whole towers, groups of the image tower, or adapters."""
+    if settings.lora is not None:
+        locked = settings.lock_image, settings.lock_text
+        tower = {(True, False): "text", (False, True): "image"}.get(locked)
+        add_lora(clip, **settings.lora.model_dump(), tower=tower)
+    elif settings.lock_text:
+        clip.lock_text_tower()  # type: ignore[operator]  # open_clip is untyped
+    if settings.lock_image:
+        lock_image_trunk(clip, settings.unlocked_groups)
+
+
+def _check_batch_norm(clip: nn.Module, config: TrainConfig) -> None:
+    """Chunks are encoded twice, and batch norm in training mode sees each of them."""
+    trains = any(
+        isinstance(part, nn.modules.batchnorm._BatchNorm)
+        and any(weight.requires_grad for weight in part.parameters())
+        for part in clip.modules()
+    )
+    if trains and config.batches.chunk_size is not None:
+        raise ValueError(
+            f"{config.model.name} has batch norm, whose statistics batches.chunk_size would "
+            "change: lock_image = true, or leave chunk_size out"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    """What torch says of a checkpoint, without its list of every tensor."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300].rstrip(". ")
+
+
+def load_weights(run: str | Path, model: KnowledgeCLIP) -> KnowledgeCLIP:
+    """Fill a model that :func:`build_model` built with what a run learned.
+
+    The moving average, where the run kept one; adapters become part of the weights.
+
+    Args:
+        run: Folder of a run or a checkpoint.
+        model: Changed in place.
+
+    Returns:
+        The model in evaluation mode, with open_clip's names.
+
+    Raises:
+        GraphError: If there is no checkpoint, it is damaged, or does not fit the model.
+    """
+    model.load_state_dict(load_average(run, model))
+    return merge_lora(model).eval()
 
 
 def open_model(name: str | Path, pretrained: str | None = None) -> OpenedModel:
@@ -69,9 +165,8 @@ def open_model(name: str | Path, pretrained: str | None = None) -> OpenedModel:
     if find_checkpoint(folder) is not None:
         config = check_config(read_checkpoint(folder).config, str(folder))
         model, preprocess = build_model(config)
-        load_checkpoint(folder, model)
         tokenizer = build_tokenizer(config.model.name)
-        return OpenedModel(model.eval(), preprocess, tokenizer, config)
+        return OpenedModel(load_weights(folder, model), preprocess, tokenizer, config)
     if (folder / SETTINGS).is_file():
         return _open_exported(folder)
     if folder.is_dir():
@@ -91,9 +186,8 @@ def _open_exported(folder: Path) -> OpenedModel:
         )
     config = check_config(settings["config"], str(folder / SETTINGS))
     name = f"local-dir:{folder}"
-    here = config.model_copy(
-        update={"model": config.model.model_copy(update={"name": name, "pretrained": None})}
-    )
+    changes = {"name": name, "pretrained": None, "lora": None}
+    here = config.model_copy(update={"model": config.model.model_copy(update=changes)})
     model, preprocess = build_model(here)
     if (folder / KNOWLEDGE_WEIGHTS).is_file():
         own = safetensors.torch.load_file(folder / KNOWLEDGE_WEIGHTS)
@@ -251,4 +345,5 @@ model, _, preprocess = open_clip.create_model_and_transforms("local-dir:{{folder
 def start_state(config: TrainConfig) -> dict[str, Tensor]:
     """Weights that a run started from, built again from its config and seed."""
     model, _ = build_model(config)
+    model = merge_lora(model)
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}

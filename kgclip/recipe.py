@@ -6,6 +6,7 @@ the same bytes.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import importlib
@@ -19,10 +20,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import polars as pl
 import pydantic
 
 from kgclip.graph import KnowledgeGraph, load_graph
-from kgclip.joining import Rule, add_prefixes, apply_rules, fill_texts
+from kgclip.joining import Rule, add_prefixes, apply_rules, fill_texts, keep_near
+from kgclip.linking import add_mentions
 from kgclip.pictures import place_pictures
 from kgclip.settings import override
 from kgclip.sources import find_reader, guess_format
@@ -31,6 +34,7 @@ from kgclip.tables import GraphError, Tables
 
 SPLITS = {
     "triples": "kgclip.splits:split_triples",
+    "scenes": "kgclip.splits:split_scenes",
     "world": "kgclip.sources.openmoji_splits:split_world",
 }
 
@@ -50,6 +54,10 @@ class SourceRecipe(_Part):
         options: Keyword arguments of the reader.
         prefix: Put before the name of every entity of this source.
         relation_prefix: Put before the name of every relation of this source.
+        name: Written into the column ``source`` of its triples, by which a training config sets
+            their share; ``None`` = what the reader wrote there.
+        hops: Keep only triples at most this far from the entities of the other sources;
+            ``None`` = all.
     """
 
     format: str | None = None
@@ -58,6 +66,8 @@ class SourceRecipe(_Part):
     options: dict[str, Any] = {}
     prefix: str = ""
     relation_prefix: str = ""
+    name: str | None = None
+    hops: int | None = pydantic.Field(default=None, ge=1)
 
 
 class MergeRecipe(_Part):
@@ -67,6 +77,15 @@ class MergeRecipe(_Part):
     into: str
     spaces: str = " "
     existing: bool = True
+
+
+class MentionRecipe(_Part):
+    """How captions are linked to entities; see ``kgclip.linking.add_mentions``."""
+
+    relation: str = "mentions"
+    types: list[str] | None = None
+    kinds: list[str] = ["label", "alias"]
+    stop_words: list[str] = []
 
 
 class TextRecipe(_Part):
@@ -131,6 +150,7 @@ class Recipe(_Part):
         merge: Rules by which entities of different names become one.
         select: What to keep of them.
         splits: How to split what is kept.
+        mentions: How captions are linked to entities; ``None`` = they are not.
         texts: What entities without a text are called; ``None`` = nothing.
         images: What happens to pictures.
     """
@@ -143,6 +163,7 @@ class Recipe(_Part):
     merge: list[MergeRecipe] = []
     select: SelectRecipe | None = None
     splits: SplitRecipe | None = None
+    mentions: MentionRecipe | None = None
     texts: TextRecipe | None = None
     images: ImageRecipe = ImageRecipe()
 
@@ -203,7 +224,7 @@ def _explain(found: Any) -> str:
         return f"{key}: {found['msg']}, given: {found.get('input')!r}"
     parts: dict[str, Any] = {
         "sources": SourceRecipe, "select": SelectRecipe, "merge": MergeRecipe, "texts": TextRecipe,
-        "images": ImageRecipe,
+        "images": ImageRecipe, "mentions": MentionRecipe,
     }  # fmt: skip
     owner = parts.get(str(found["loc"][0]) if len(found["loc"]) > 1 else "", Recipe)
     near = difflib.get_close_matches(str(found["loc"][-1]), owner.model_fields, n=1, cutoff=0)
@@ -238,9 +259,13 @@ def build_graph(
     target.parent.mkdir(parents=True, exist_ok=True)
     pictures = Path(tempfile.mkdtemp(prefix=f".{target.name}.pictures.", dir=target.parent))
     try:
-        graph = _read_sources(recipe, folder, pictures)
+        graphs = _read_sources(recipe, folder, pictures)
         rules = [Rule(**rule.model_dump()) for rule in recipe.merge]
-        graph = KnowledgeGraph(apply_rules(graph.tables, rules))
+        tables = apply_rules(graphs[0].merge(*graphs[1:]).tables, rules)
+        counts = [graph.num_triples for graph in graphs]
+        graph = KnowledgeGraph(_keep_near(tables, recipe.sources, counts))
+        if recipe.mentions is not None:
+            graph = add_mentions(graph, **recipe.mentions.model_dump())
         if recipe.texts is not None:
             graph = KnowledgeGraph(fill_texts(graph.tables, recipe.texts.template))
         if recipe.select is not None:
@@ -261,7 +286,17 @@ def _cache_folder(recipe: Recipe) -> Path:
     return Path(base) / f"{recipe.name}-{digest[:16]}"
 
 
-def _read_sources(recipe: Recipe, folder: Path, pictures: Path) -> KnowledgeGraph:
+def _keep_near(tables: Tables, sources: list[SourceRecipe], counts: list[int]) -> Tables:
+    """Drop what is too far from the other sources; the last sources first, whose rows come last."""
+    for number in reversed(range(len(sources))):
+        hops = sources[number].hops
+        if hops is not None:
+            first = sum(counts[:number])
+            tables = keep_near(tables, first, first + counts[number], hops)
+    return tables
+
+
+def _read_sources(recipe: Recipe, folder: Path, pictures: Path) -> list[KnowledgeGraph]:
     graphs = []
     for number, source in enumerate(recipe.sources):
         if source.path is None:
@@ -281,8 +316,12 @@ def _read_sources(recipe: Recipe, folder: Path, pictures: Path) -> KnowledgeGrap
                 prefix=f"images/{number}",
                 missing=recipe.images.missing,
             )
-        graphs.append(KnowledgeGraph(add_prefixes(tables, source.prefix, source.relation_prefix)))
-    return graphs[0].merge(*graphs[1:])
+        tables = add_prefixes(tables, source.prefix, source.relation_prefix)
+        if source.name is not None:
+            triples = tables.triples.with_columns(source=pl.lit(source.name))
+            tables = dataclasses.replace(tables, triples=triples)
+        graphs.append(KnowledgeGraph(tables))
+    return graphs
 
 
 def find_source(path: str, folder: Path) -> Path:

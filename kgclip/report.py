@@ -46,11 +46,13 @@ def print_table(
     columns = columns or {key.replace("/", " "): key for key in keys[: len(text.columns)]}
     seeds = metrics["seeds"]
     spread = "mean" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
+    seed = metrics["split_seed"]
+    split = "" if seed is None else f", split seed {seed}"
     table = Table(
         box=box.SIMPLE,
         padding=0,
         pad_edge=False,
-        caption=f"{spread}, split seed {metrics['split_seed']}. {legend}",
+        caption=f"{spread}{split}. {legend}",
     )
     table.add_column("run", no_wrap=True)
     for name in columns:
@@ -193,10 +195,9 @@ def _short(value: float) -> str:
 
 def _settings(metrics: Mapping[str, Any]) -> dict[str, str]:
     """What the last section tells: seeds, training time by run, and all extra entries."""
-    rows = {
-        "split seed": str(metrics["split_seed"]),
-        "training seeds": ", ".join(map(str, metrics["seeds"])),
-    }
+    seed = metrics["split_seed"]
+    rows = {} if seed is None else {"split seed": str(seed)}
+    rows["training seeds"] = ", ".join(map(str, metrics["seeds"]))
     for run, seconds in metrics["seconds"].items():
         each = seconds if isinstance(seconds, list) else [seconds]
         rows[f"training {run}"] = f"{statistics.fmean(each):.0f} CPU seconds"

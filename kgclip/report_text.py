@@ -178,3 +178,41 @@ SCENES = ReportText(
     gallery="For each question, these are scenes of held-out pairs with the caption that each "
     "method prefers; right ones have a frame and a ✓.",
 )
+
+TRAINING = ReportText(
+    title="What training changed",
+    splits={
+        "graph": "What the graph holds out; where it holds nothing out, what training has seen.",
+        "named_data": "The data that the config names under evaluation.",
+    },
+    runs={
+        "start": "the model that training started from",
+        "result": "the trained model; kgclip wiseft shows what lies between the two",
+    },
+    tasks={
+        "retrieval": "Between picture and text",
+        "zero_shot": "From the picture to its class",
+        "pairs": "Between picture and text of the named pairs",
+        "classes": "From the picture to its class, named folder of classes",
+    },
+    scorings={
+        "": "",
+        "image_to_text": "text of the picture",
+        "text_to_image": "picture of the text",
+        "mean": "both ways",
+    },
+    headline=("graph/zero_shot/top1", "graph/retrieval/mean/recall@1"),
+    headline_sentence="Each bar shows how often the right answer comes first, before and after.",
+    headline_label="share of right answers",
+    columns={
+        "retrieval R@1": "graph/retrieval/mean/recall@1",
+        "R@5": "graph/retrieval/mean/recall@5",
+        "zero-shot": "graph/zero_shot/top1",
+        "pairs R@1": "named_data/pairs/mean/recall@1",
+        "classes": "named_data/classes/top1",
+    },
+    legend="A figure that falls was forgotten: kgclip wiseft looks between the two.",
+    reading="recall@k and top k tell how often the right answer is among the first k; ties are "
+    "wrong.",
+    gallery="",
+)

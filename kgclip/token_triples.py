@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from kgclip.graph import KnowledgeGraph
 from kgclip.negatives import NegativeSampler, group_members
-from kgclip.nn.feature_cache import CachedFeatures
 from kgclip.nn.output import Targets
+from kgclip.nn.pictures import Rows
 from kgclip.nn.token_inputs import TokenInputs
 from kgclip.nn.tokens import encode_text_trimmed, encode_with_tokens
 from kgclip.nn.triples import QUERIES, Tokens, concatenate, pool_tokens
@@ -48,9 +48,9 @@ class TokenTriples:
         self,
         graph: KnowledgeGraph,
         tokenizer: Callable[[list[str]], Tensor],
-        image_tokens: Tensor | CachedFeatures,
+        image_tokens: Rows,
         *,
-        image_features: Tensor | CachedFeatures | None = None,
+        image_features: Rows | None = None,
         image_share: float = 0.5,
         asked: Sequence[str] = QUERIES,
     ) -> None:
@@ -121,7 +121,7 @@ class TokenTriples:
         image_mask = uses[:, 0].bool()
         texts, images = uses[~image_mask, 1], uses[image_mask, 1]
 
-        def of(features: Tensor | CachedFeatures | None, rows: Tensor) -> Tensor | None:
+        def of(features: Rows | None, rows: Tensor) -> Tensor | None:
             return None if features is None else features[rows]
 
         inputs = TokenInputs(

@@ -20,13 +20,21 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from kgclip.checkpoint import find_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from kgclip.checkpoint import (
+    find_checkpoint,
+    load_average,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from kgclip.nn.ema import WeightAverage
 from kgclip.nn.info_nce import Loss
 from kgclip.nn.output import Batch, KnowledgeOutput
 from kgclip.progress import build_progress
 from kgclip.tables import GraphError
 
 SCHEDULES = ("cosine", "constant")
+PRECISIONS = ("fp32", "amp_bf16")
 # What a resumed run may change: neither changes a parameter.
 FREE_OPTIONS = ("log_every", "checkpoint_every")
 
@@ -45,6 +53,12 @@ class TrainerOptions:
         eps: AdamW's.
         grad_clip_norm: Largest norm of the whole gradient; ``None`` = no limit.
         max_logit_scale: Largest inverse temperature; ``None`` = no limit.
+        accumulate: Batches whose gradients one step averages. Each is contrasted with itself
+            alone; more negatives in the same memory are ``chunk_size`` of the batches.
+        precision: open_clip's names: ``"fp32"``, or ``"amp_bf16"`` = the model under autocast to
+            bfloat16; weights, losses and optimizer stay float32.
+        ema_decay: Also keep a moving average of the weights, which is then what is evaluated and
+            exported; ``None`` = no. See :class:`~kgclip.nn.ema.WeightAverage`.
         seed: At least 0; of dropout and whatever else draws from torch.
         log_every: Steps between two records of the log; the first and last step are always there.
         checkpoint_every: Steps between two checkpoints; 0 = only one, at the end.
@@ -62,21 +76,30 @@ class TrainerOptions:
     eps: float = 1e-6
     grad_clip_norm: float | None = 1.0
     max_logit_scale: float | None = 100.0
+    accumulate: int = 1
+    precision: str = "fp32"
+    ema_decay: float | None = None
     seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"steps": 1, "warmup_steps": 0, "seed": 0, "log_every": 1, "checkpoint_every": 0}
+        lowest = {
+            "steps": 1, "warmup_steps": 0, "accumulate": 1, "seed": 0, "log_every": 1,
+            "checkpoint_every": 0,
+        }  # fmt: skip
         for name, least in lowest.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} given, at least {least} expected")
-        if self.schedule not in SCHEDULES:
-            near = difflib.get_close_matches(self.schedule, SCHEDULES, n=1, cutoff=0.0)
-            raise ValueError(
-                f"schedule: {self.schedule!r} given, one of {SCHEDULES} expected; "
-                f"the nearest is {near[0]!r}"
-            )
+        for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            given = getattr(self, name)
+            if given not in known:
+                near = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
+                raise ValueError(
+                    f"{name}: {given!r} given, one of {known} expected; the nearest is {near[0]!r}"
+                )
+        if self.ema_decay is not None and not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay: {self.ema_decay} given, a share in [0, 1) expected")
 
     def lr_factor(self, step: int) -> float:
         """Return the share of the peak learning rate at a step, in [0, 1].
@@ -167,7 +190,8 @@ class Trainer:
         model: Called with the batch's inputs, returns a ``KnowledgeOutput``. It stays on its
             device; batches come to it.
         terms: Name → loss; the total is the weighted sum.
-        batches: The batch of a step in [0, steps): a pure function, so that a run can resume.
+        batches: The batch of each number in [0, steps x accumulate): a pure function, so that a
+            run can resume.
         options: See :class:`TrainerOptions`.
         output: Folder of ``log.jsonl`` and the checkpoints; ``None`` = write nothing.
         param_groups: AdamW's; default :func:`decay_groups` of the model.
@@ -176,6 +200,7 @@ class Trainer:
         config: Kept in the checkpoints.
 
     Attributes:
+        average: Moving average of the weights; ``None`` where none is asked for.
         cpu_seconds: Process CPU time of the steps, batches included; logging, checkpoints and
             ``on_step`` excluded, an earlier part of a resumed run included.
 
@@ -217,6 +242,9 @@ class Trainer:
             for name, value in model.named_parameters()
             if name.rpartition(".")[2] == "logit_scale" and value.requires_grad
         ]
+        self.average = (
+            None if options.ema_decay is None else WeightAverage(model, options.ema_decay)
+        )
 
     def fit(self, resume: Path | str | Literal["auto"] | None = None) -> list[dict[str, Any]]:
         """Train from the start, or from a checkpoint, to the last step.
@@ -256,10 +284,33 @@ class Trainer:
         began = time.process_time()
         _seed(self.options.seed, step)
         self.model.train()
-        batch = self.batches(step)
-        output = self.model(**move(batch.inputs, self._device))
+        self.optimizer.zero_grad(set_to_none=True)
+        count = self.options.accumulate
+        parts = [self._backward(step, step * count + number) for number in range(count)]
+        norm = self._update(step)
+        self.cpu_seconds += time.process_time() - began
+        sums = {"batch_size": sum(part.pop("batch_size") for part in parts)}
+        means = {name: sum(part[name] for part in parts) / count for name in parts[0]}
+        return {
+            "step": step + 1,
+            **means,
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "grad_norm": norm,
+            **sums,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
+    def _backward(self, step: int, number: int) -> dict[str, Any]:
+        """Add the gradient of one batch to that of the step; returns what it measured."""
+        batch = self.batches(number)
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self.options.precision == "amp_bf16"
+        ):
+            output = self.model(**move(batch.inputs, self._device))
         if not isinstance(output, KnowledgeOutput):
             raise TypeError(f"the model returned {type(output).__name__}, not a KnowledgeOutput")
+        if self.options.precision != "fp32":
+            output = _in_float32(output)
         targets = move(batch.targets, self._device)
         losses = {name: term.loss(output, targets) for name, term in self.terms.items()}
         self._check_finite(step, losses)
@@ -267,20 +318,13 @@ class Trainer:
         total = torch.stack(
             [weight * loss for weight, loss in zip(weights, losses.values(), strict=True)]
         ).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call] # torch leaves it unannotated
-        norm = self._update(step)
-        self.cpu_seconds += time.process_time() - began
+        (total / self.options.accumulate).backward()  # type: ignore[no-untyped-call] # torch leaves it unannotated
         scale = {} if output.logit_scale is None else {"logit_scale": output.logit_scale}
         return {
-            "step": step + 1,
-            "loss": total,
-            **{f"loss/{name}": loss for name, loss in losses.items()},
-            "lr": max(group["lr"] for group in self.optimizer.param_groups),
-            "grad_norm": norm,
-            **scale,
+            "loss": total.detach(),
+            **{f"loss/{name}": loss.detach() for name, loss in losses.items()},
+            **{name: value.detach() for name, value in scale.items()},
             "batch_size": batch.size,
-            "cpu_seconds": self.cpu_seconds,
         }
 
     def _update(self, step: int) -> Tensor:
@@ -295,6 +339,8 @@ class Trainer:
             with torch.no_grad():
                 for scale in self._scales:
                     scale.clamp_(0.0, math.log(self.options.max_logit_scale))
+        if self.average is not None:
+            self.average.update(self.model, step + 1)
         return norm
 
     def _check_finite(self, step: int, values: Mapping[str, Tensor]) -> None:
@@ -320,6 +366,7 @@ class Trainer:
                 step=done,
                 config=self.config,
                 extra={"cpu_seconds": self.cpu_seconds, **self._identity()},
+                average=None if self.average is None else self.average.state_dict(),
             )
         if self.on_step is not None:
             self.on_step(done, self.model)
@@ -352,8 +399,16 @@ class Trainer:
                         f"{mine.get(name)}; resume with the same, or start anew from its weights"
                     )
         load_checkpoint(resume, self.model, self.optimizer)
+        if self.average is not None:
+            self.average.load_state_dict(load_average(resume, self.model))
         self.cpu_seconds = float(found.extra["cpu_seconds"])
         return found.step
+
+
+def _in_float32(output: KnowledgeOutput) -> KnowledgeOutput:
+    """Autocast leaves features in bfloat16, in which large logits are too coarse for a loss."""
+    fields = {name: value.float() for name, value in vars(output).items() if value is not None}
+    return dataclasses.replace(output, **fields)
 
 
 class _Log:

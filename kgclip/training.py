@@ -6,73 +6,62 @@ and the experiments both come through here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kgclip.batches import Corpus, KnowledgeBatches
-from kgclip.checkpoint import load_checkpoint, read_checkpoint
+from kgclip.checkpoint import read_checkpoint
 from kgclip.config import TrainConfig, check_config, load_config
 from kgclip.evaluation.link_prediction import evaluate_link_prediction
-from kgclip.evaluation.retrieval import evaluate_retrieval
 from kgclip.graph import KnowledgeGraph, load_graph
 from kgclip.mined_captions import MinedCaptions
+from kgclip.model_evaluation import graph_pictures
+from kgclip.models import OpenedModel, build_model, load_weights
 from kgclip.negatives import NegativeSampler
-from kgclip.nn.clip import build_tokenizer, evaluating, lock_image_trunk
+from kgclip.nn.clip import build_tokenizer, evaluating
 from kgclip.nn.features import cache_image_features, cache_image_tokens
-from kgclip.nn.model import KnowledgeCLIP, create_model_and_transforms
+from kgclip.nn.model import KnowledgeCLIP
+from kgclip.nn.pictures import DecodedPictures, read_picture
 from kgclip.nn.teacher import TeacherFeatures
+from kgclip.nn.tokens import text_tower
 from kgclip.nn.triples import QUERIES
 from kgclip.recipe import build_graph
 from kgclip.scorers import FactScorer, TokenScorer
+from kgclip.tables import GraphError, build_tables
 from kgclip.terms import build_terms
 from kgclip.token_triples import TokenTriples
+from kgclip.tower_evaluation import encode_rows, evaluate_towers, write_comparison
 from kgclip.trainer import LossTerm, Trainer, decay_groups
-
-
-def build_model(config: TrainConfig) -> tuple[KnowledgeCLIP, Callable[[Any], Tensor]]:
-    """Build the model of a config, its image trunk frozen, and its text tower if it says so.
-
-    Args:
-        config: ``trainer.seed`` decides the random weights.
-
-    Returns:
-        The model, and the transform from a PIL picture to a tensor.
-    """
-    settings = config.model
-    torch.manual_seed(config.trainer.seed)
-    model, _, preprocess = create_model_and_transforms(
-        settings.name,
-        settings.pretrained,
-        graph_layers=settings.graph_layers,
-        triple_encoder=settings.triple_encoder_options(),
-        pretrained_image=settings.pretrained_image,
-    )
-    lock_image_trunk(model.clip)
-    if settings.freeze_text:
-        model.clip.lock_text_tower()  # type: ignore[operator]  # open_clip is untyped
-    return model, preprocess
 
 
 def build_corpus(
     graph: KnowledgeGraph, config: TrainConfig, model: KnowledgeCLIP, preprocess: Any, cache: Path
 ) -> Corpus:
-    """Tokenise a graph and run its pictures through the frozen trunk once.
+    """Tokenise a graph, and run its pictures through the image trunk once if that is frozen.
 
     Args:
-        graph: With pictures.
+        graph: With or without pictures.
         config: Names the model, and so the tokenizer.
         model: Its image trunk is used.
         preprocess: From a PIL picture to a tensor.
         cache: Folder that keeps the trunk features between runs.
+
+    Raises:
+        GraphError: If a picture cannot be read, or the tokenizer does not fit the model.
     """
-    boxes = graph.images["box"].to_list()
-    pictures = [(graph.image_path(row), box) for row, box in enumerate(boxes)]
+    tokenizer = build_tokenizer(config.model.name)
+    check_tokenizer(model.clip, tokenizer, config.model.name)
+    pictures = graph_pictures(graph)
+    if not config.model.caches_images:
+        decoded = DecodedPictures(pictures, preprocess, config.batches.num_workers)
+        return Corpus(graph, tokenizer, decoded, decoded if model.triple_encoder else None)
     features = cache_image_features(model.clip, preprocess, pictures, folder=cache)
     tokens = None
     if model.triple_encoder is not None:
@@ -80,7 +69,52 @@ def build_corpus(
         tokens = cache_image_tokens(
             model.clip, preprocess, pictures, max_tokens=limit, folder=cache
         )
-    return Corpus(graph, build_tokenizer(config.model.name), features, tokens)
+    return Corpus(graph, tokenizer, features, tokens)
+
+
+def drop_unreadable(graph: KnowledgeGraph) -> KnowledgeGraph:
+    """Leave out pictures that are missing or cannot be decoded, and warn with their number.
+
+    Args:
+        graph: Every picture of it is decoded once.
+    """
+    readable, problems = np.ones(len(graph.images), dtype=bool), []
+    for row, picture in enumerate(graph_pictures(graph)):
+        try:
+            read_picture(picture)
+        except GraphError as error:
+            readable[row] = False
+            problems.append(str(error))
+    if not problems:
+        return graph
+    warnings.warn(
+        f"{len(problems)} of {len(readable)} pictures left out, the first: {problems[0]}",
+        stacklevel=2,
+    )
+    frames = {**graph.tables.frames(), "images": graph.images.filter(pl.Series(readable))}
+    return KnowledgeGraph(build_tables(frames, graph.origins), graph.root)
+
+
+def check_tokenizer(clip: nn.Module, tokenizer: Callable[[list[str]], Tensor], name: str) -> None:
+    """Check that a text tower can read what a tokenizer makes.
+
+    Args:
+        clip: An open_clip model.
+        tokenizer: From texts to token ids.
+        name: Of the model, for the message.
+
+    Raises:
+        GraphError: If the ids are too many or too long for the tower.
+    """
+    tokens = tokenizer([" ".join(map(chr, range(33, 127)))])  # every printable character of ASCII
+    tower: Any = text_tower(clip)
+    length, words = int(clip.context_length), int(tower.vocab_size)  # type: ignore[arg-type]  # open_clip is untyped
+    if tokens.shape[1] > length or int(tokens.max()) >= words:
+        raise GraphError(
+            f"model.name {name}: its tokenizer makes {tokens.shape[1]} tokens with ids up to "
+            f"{int(tokens.max())}, its text tower reads {length} of a vocabulary of {words}; name "
+            "the tokenizer that it was trained with in text_cfg of open_clip_config.json"
+        )
 
 
 def fit(
@@ -142,14 +176,14 @@ def build_batches(
         cache: Folder that keeps what a frozen text tower makes of the texts.
     """
     reads = {field for term in terms.values() if term.weight for field in term.loss.reads}
-    frozen = config.model.freeze_text
+    frozen = config.model.lock_text
     token_triples = None
     if model.triple_encoder is not None and corpus.image_tokens is not None:
         token_triples = TokenTriples(
             graph,
             build_tokenizer(config.model.name),
             corpus.image_tokens,
-            image_features=corpus.image_features,
+            image_features=corpus.image_features if config.model.caches_images else None,
             image_share=config.batches.image_share,
             asked=[field for field in QUERIES if field in reads],
         )
@@ -184,12 +218,13 @@ def _captions(config: TrainConfig, corpus: Corpus) -> MinedCaptions:
 
 @torch.no_grad()
 def _teacher(model: KnowledgeCLIP, corpus: Corpus) -> TeacherFeatures:
-    """The start model's features of all pictures and labels, computed once."""
+    """The start model's features of all pictures, labels and captions, computed once."""
     with evaluating(model):
-        parts = [model.project_image(rows) for rows in torch.split(corpus.image_features[:], 256)]
-        images = F.normalize(torch.cat(parts), dim=-1)
-        texts = corpus.text_features(model.clip, corpus.text)
-    return TeacherFeatures(images, texts, model.logit_scale.exp().clone())
+        images = encode_rows(model, corpus, torch.arange(len(corpus.image_features)))
+        texts = [corpus.text_features(model.clip, ids) for ids in (corpus.text, corpus.caption_text)
+                 if len(ids)]  # fmt: skip
+    scale = model.logit_scale.exp().detach().clone()
+    return TeacherFeatures(images, torch.cat(texts), scale)
 
 
 def _param_groups(config: TrainConfig, model: KnowledgeCLIP) -> list[dict[str, Any]] | None:
@@ -215,67 +250,89 @@ def train(
         resume: ``"auto"`` or ``"never"``.
 
     Returns:
-        Folder of the run: ``last/`` with weights and config, ``log.jsonl``.
+        Folder of the run: ``last/`` with weights and config, ``log.jsonl``; ``metrics.json`` and
+        ``report.html`` with the figures of the start model beside those of the result.
 
     Raises:
         GraphError: If the config, the graph or a picture cannot be used.
     """
     config = load_config(path, overrides)
-    graph = open_graph(config.graph)
+    graph = open_graph(config)
     model, preprocess = build_model(config)
     output = Path(config.output)
     corpus = build_corpus(graph, config, model, preprocess, output / "cache")
-    fit(config, graph, corpus, model, output=output, resume="auto" if resume == "auto" else None)
+    opened = OpenedModel(model, preprocess, build_tokenizer(config.model.name), config)
+    start = evaluate_towers(opened, corpus, config)
+    trainer = fit(
+        config, graph, corpus, model, output=output, resume="auto" if resume == "auto" else None
+    )
+    load_weights(output, model)
+    write_comparison(
+        output,
+        start,
+        evaluate_towers(opened, corpus, config),
+        seconds=trainer.cpu_seconds,
+        seed=config.trainer.seed,
+        log=pl.read_ndjson(output / "log.jsonl").to_dicts(),
+        extra={
+            "held_out": bool(_is_held_out(corpus)),
+            "epochs": _count_epochs(config, trainer),
+            "texts_cut": corpus.num_cut,
+        },
+    )
     return output
 
 
-def open_graph(name: str) -> KnowledgeGraph:
-    """Load a saved graph's folder, or build the recipe of that name."""
-    return load_graph(name) if Path(name).is_dir() else build_graph(name)
+def open_graph(config: TrainConfig) -> KnowledgeGraph:
+    """Load a config's graph from its folder, or build the recipe of that name."""
+    is_saved = Path(config.graph).is_dir()
+    graph = load_graph(config.graph) if is_saved else build_graph(config.graph)
+    return drop_unreadable(graph) if config.unreadable_pictures == "skip" else graph
 
 
 def evaluate(run: str | Path, state: Mapping[str, Tensor] | None = None) -> dict[str, float]:
     """Evaluate a trained run on what its graph holds out; what ``kgclip evaluate`` runs.
 
-    Pictures whose split is ``"test"`` are retrieved by their names and back; triples whose split
-    is ``"test"`` are ranked among all entities, filtered by every known triple. Where the graph
-    has no such split, all pictures and triples are taken, and the figures are training figures.
+    Pictures as :func:`~kgclip.tower_evaluation.evaluate_towers` does; triples whose split is
+    ``"test"`` are ranked among all entities, filtered by every known triple. Where the graph has
+    no such split, all pictures and triples are taken, and the figures are training figures.
 
     Args:
         run: Folder that :func:`train` wrote.
         state: Weights to evaluate instead of the run's, as ``model.state_dict()`` names them.
 
     Returns:
-        ``retrieval/…`` and ``link_prediction/…`` figures, and ``held_out`` (1.0 or 0.0).
+        ``retrieval/…``, ``zero_shot/…`` and ``link_prediction/…`` figures, those of the data that
+        the config names, and ``held_out`` (1.0 or 0.0).
 
     Raises:
         GraphError: If the folder holds no run, or the run does not fit its graph.
     """
     config = check_config(read_checkpoint(run).config, str(run))
-    graph = open_graph(config.graph)
+    graph = open_graph(config)
     model, preprocess = build_model(config)
-    load_checkpoint(run, model)
+    load_weights(run, model)
     if state is not None:
         model.load_state_dict(state)
-    model.eval()
     corpus = build_corpus(graph, config, model, preprocess, Path(run) / "cache")
+    tokenizer = build_tokenizer(config.model.name)
     return {
-        "held_out": float("test" in corpus.triple_split or "test" in corpus.image_split),
-        **_evaluate_pictures(model, corpus),
-        **_evaluate_triples(model, corpus, build_tokenizer(config.model.name)),
+        "held_out": float(_is_held_out(corpus)),
+        **evaluate_towers(OpenedModel(model, preprocess, tokenizer, config), corpus, config),
+        **_evaluate_triples(model, corpus, tokenizer),
     }
 
 
-@torch.no_grad()
-def _evaluate_pictures(model: KnowledgeCLIP, corpus: Corpus) -> dict[str, float]:
-    held_out = corpus.image_split == "test"
-    rows = torch.from_numpy(np.flatnonzero(held_out if held_out.any() else held_out | True))
-    if not len(rows):
-        return {}
-    images = F.normalize(model.project_image(corpus.image_features[rows]), dim=-1)
-    texts = corpus.text_features(model.clip, corpus.text[corpus.image_entity[rows]])
-    figures = evaluate_retrieval(images, texts)
-    return {f"retrieval/{key}": value for key, value in figures.items()}
+def _is_held_out(corpus: Corpus) -> bool:
+    return "test" in corpus.triple_split or "test" in corpus.image_split
+
+
+def _count_epochs(config: TrainConfig, trainer: Trainer) -> float:
+    """How often training saw each image-text pair."""
+    batches = trainer.batches
+    assert isinstance(batches, KnowledgeBatches)
+    seen = config.trainer.steps * config.trainer.accumulate * config.batches.num_pairs
+    return seen / max(1, batches.epoch_size)
 
 
 @torch.no_grad()

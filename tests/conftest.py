@@ -7,6 +7,7 @@ skipped though what it needs is there, or for any other reason.
 
 from __future__ import annotations
 
+import json
 import os
 
 # Before torch and numpy are imported: several threads only disturb each other in small tests.
@@ -153,3 +154,23 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a small open_clip ViT with random weights, as a folder without a hub."""
+    import torch
+    from open_clip.model import CLIP
+    from safetensors.torch import save_file
+
+    vision = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    folder = tmp_path_factory.mktemp("tiny_clip")
+    torch.manual_seed(0)
+    model = CLIP(16, dict(vision), dict(text))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}})
+    )
+    return f"local-dir:{folder}"

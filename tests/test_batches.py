@@ -2,15 +2,18 @@
 
 import dataclasses
 
+import open_clip
+import polars as pl
 import pytest
 import torch
 from open_clip.model import CLIP
 
-from kgclip.batches import BatchOptions, Corpus, KnowledgeBatches, edges_between
+from kgclip.batches import BatchOptions, Corpus, KnowledgeBatches, edges_between, find_cut
 from kgclip.graph import KnowledgeGraph
 from kgclip.nn.losses import ContrastiveLoss, E2ELoss, G2ELoss
 from kgclip.nn.model import GraphEncoder, KnowledgeCLIP
-from kgclip.tables import build_tables
+from kgclip.nn.teacher import TeacherFeatures
+from kgclip.tables import GraphError, build_tables
 
 NAMES = ["a", "b", "c", "d", "e"]
 #          train                    train      train      test       train, inverse of the first
@@ -238,3 +241,86 @@ def test_cached_texts_give_the_losses_and_graph_gradients_of_the_tower(
     for cached in found[1:]:
         for mine, theirs in zip(cached, found[0], strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+def described(graph, **frames):
+    """The graph with captions for "a" (no label) and "b" (labelled), and sources of its triples."""
+    texts = {"entity": [0, 0, 1, 1], "text": ["one a", "an a more", "be", "b"],
+             "kind": ["caption", "caption", "caption", "label"]}  # fmt: skip
+    triples = graph.triples.with_columns(source=pl.Series(["x", "x", "y", "y", "z"]))
+    return KnowledgeGraph(
+        build_tables({**graph.tables.frames(), "texts": texts, "triples": triples, **frames})
+    )
+
+
+def test_a_picture_is_paired_with_a_caption_drawn_anew(graph, clip):
+    graph = described(graph)
+    corpus = Corpus(graph, tokenizer, torch.arange(6.0).reshape(3, 2))
+    assert corpus.labels[:3] == ["one a", "b", "c"]
+    assert corpus.described.tolist() == [True, False, False, False, False]
+    make = batches(graph, corpus, clip, num_pairs=2)
+    assert make.epoch_size == 2
+    said = {0: set(), 1: set()}
+    for step in range(20):
+        batch = make(step)
+        again = batches(graph, corpus, clip, num_pairs=2)(step)
+        assert torch.equal(batch.inputs["text"], again.inputs["text"])
+        assert sorted(batch.targets.pair_ids.tolist()) == [0, 1]  # an epoch is a step
+        for entity, tokens in zip(batch.targets.pair_ids, batch.inputs["text"], strict=True):
+            said[int(entity)].add(tuple(tokens.tolist()))
+    captions = [tuple(row) for row in tokenizer(["one a", "an a more", "be"]).tolist()]
+    assert said == {0: set(captions[:2]), 1: set(captions[2:])}
+
+
+def test_features_of_captions_and_the_teachers_are_those_of_the_text_that_was_drawn(graph, clip):
+    graph = described(graph)
+    corpus = Corpus(graph, tokenizer, torch.arange(6.0).reshape(3, 2))
+    cached = corpus.cache_texts(clip)
+    read = torch.cat([corpus.text, corpus.caption_text])
+    teacher = TeacherFeatures(torch.zeros(3, 16), corpus.text_features(clip, read), torch.ones(()))
+    options = BatchOptions(num_pairs=4, num_triples=0)
+    plain = KnowledgeBatches(corpus, [None] * 5, options, clip, teacher=teacher)
+    frozen = KnowledgeBatches(corpus, [None] * 5, options, clip, texts=cached)
+    for step in range(5):
+        ids = plain(step).inputs["text"]
+        expected = corpus.text_features(clip, ids)
+        features = torch.nn.functional.normalize(frozen(step).inputs["text"], dim=-1)
+        torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(plain(step).inputs["teacher"].text, expected)
+
+
+def test_parts_of_scenes_called_the_same_are_no_negatives(graph):
+    entities = graph.entities.with_columns(
+        name=pl.Series(["a", "b", "dog", "o1", "o2"]), scene=pl.Series([None, None, None, "a", "b"])
+    )
+    texts = {"entity": [2, 3, 4], "text": ["dog"] * 3, "kind": ["label"] * 3}
+    graph = KnowledgeGraph(
+        build_tables({**graph.tables.frames(), "entities": entities, "texts": texts})
+    )
+    corpus = Corpus(graph, tokenizer, torch.zeros(3, 2))
+    assert corpus.pair_ids.tolist() == [0, 1, 2, 3, 3]
+
+
+def test_each_source_has_its_share_of_the_triples(graph, clip):
+    graph = described(graph)
+    corpus = Corpus(graph, tokenizer, torch.zeros(3, 2))
+    make = batches(graph, corpus, clip, num_triples=3, ratios={"x": 1.0, "z": 3.0})
+    shares = {"x": 0.0, "y": 0.0, "z": 0.0}
+    sources = corpus.triple_source[corpus.triple_split == "train"]
+    for weight, source in zip(make.weights.tolist(), sources, strict=True):
+        shares[source] += weight
+    assert shares == pytest.approx({"x": 1.0, "y": 0.0, "z": 3.0})
+    for wrong in ({"w": 1.0}, {"x": 0.0}):
+        with pytest.raises(GraphError, match=r"batches\.ratios: .*'x', 'y', 'z'"):
+            batches(graph, corpus, clip, ratios=wrong)
+
+
+def test_texts_that_are_cut_are_counted():
+    tokenizer_ = open_clip.get_tokenizer("ViT-B-32")
+    texts = ["a cat", "word " * 75, "word " * 76, "word " * 400]  # 77 tokens with start and end
+    graph = KnowledgeGraph.from_triples([(text, "r", "a cat") for text in texts[1:]])
+    with pytest.warns(UserWarning, match="2 of 4 texts are longer than the 77 tokens"):
+        corpus = Corpus(graph, tokenizer_, torch.zeros(0, 2))
+    assert corpus.num_cut == 2  # of the labels; all facts say "r a cat"
+    assert find_cut(tokenizer_, texts, tokenizer_(texts)) == texts[2:]
+    assert find_cut(tokenizer, ["a" * 99], tokenizer(["a" * 99])) == []

@@ -39,6 +39,14 @@ def test_defaults_and_overrides(tmp_path):
             {"model": {"triple_encoder": "small", "triple_options": {"width": 63}}},
             "no multiple of num_heads",
         ),
+        ({"model": {"unlocked_groups": 1, "lock_image": False}}, "without lock_image"),
+        ({"model": {"lora": {}, "lock_text": True}}, "both towers are locked"),
+        ({"model": {"lora": {}, "unlocked_groups": 1}}, "adapters or weights"),
+        ({"model": {"lora": {"rnak": 2}}}, "did you mean 'rank'"),
+        ({"model": {"triple_encoder": "small"}, "batches": {"chunk_size": 2}}, "at once"),
+        ({"batches": {"chunk_size": 0}}, "chunk_size: 0 given, at least 1"),
+        ({"batches": {"graph": True}}, "needs model.graph_layers"),
+        ({"evaluation": {"classses": "x"}}, "did you mean 'classes'"),
     ],
 )
 def test_mistakes_are_named(change, message):

@@ -1,12 +1,13 @@
 """Entities become one by rule, and nothing that was said of them is lost."""
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kgclip.graph import KnowledgeGraph
-from kgclip.joining import Rule, add_prefixes, apply_rules, fill_texts, rename_entities
+from kgclip.joining import Rule, add_prefixes, apply_rules, fill_texts, keep_near, rename_entities
 from kgclip.tables import GraphError, build_tables
 from tests.test_storage import graphs
 
@@ -111,3 +112,39 @@ def test_texts_for_bare_names():
     for template, message in (("{nmae}", "no field 'nmae'"), ("{", "texts.template")):
         with pytest.raises(GraphError, match=message):
             fill_texts(tables, template)
+
+
+@given(st.integers(1, 3), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_of_a_source_stays_what_is_near_the_others(hops, seed):
+    """Against a walk from the others' entities, triple by triple."""
+    random = np.random.default_rng(seed)
+    rows = [(f"e{a}", "r", f"e{b}") for a, b in random.integers(0, 30, (40, 2))]
+    first, last = 5, 35
+    tables = KnowledgeGraph.from_triples(rows).tables
+    kept = keep_near(tables, first, last, hops)
+    others = rows[:first] + rows[last:]
+    reached = {end for head, _, tail in others for end in (head, tail)}
+    near = set()
+    for _ in range(hops):
+        near = {n for n in range(first, last) if {rows[n][0], rows[n][2]} & reached}
+        reached |= {end for n in near for end in (rows[n][0], rows[n][2])}
+    expected = [row for n, row in enumerate(rows) if n in near or not first <= n < last]
+    names = kept.entities["name"]
+    found = [(names[h], "r", names[t]) for h, t in kept.triples.select("head", "tail").iter_rows()]
+    assert found == expected
+    assert set(names) == {end for head, _, tail in expected for end in (head, tail)}
+
+
+def test_what_else_is_said_keeps_an_entity():
+    tables = build_tables(
+        {
+            "entities": {"name": ["a", "b", "far", "told", "lone"]},
+            "relations": {"name": ["r"]},
+            "triples": {"head": [0, 2], "relation": [0, 0], "tail": [1, 3]},
+            "texts": {"entity": [3], "text": ["told"], "kind": ["label"]},
+        }
+    )
+    kept = keep_near(tables, 1, 2, 1)
+    assert kept.entities["name"].to_list() == ["a", "b", "told", "lone"]
+    assert kept.texts["entity"].to_list() == [2]

@@ -69,7 +69,7 @@ LAYOUT = {
     "sources.visual_genome": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.gqa": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.vrd": "tables sources.compression sources.json_stream sources.scene_tables",
-    "sources.coco": "tables sources.compression sources.scene_tables",
+    "sources.coco": "tables sources.compression sources.pairs sources.scene_tables",
     "sources.entity_lists": "tables frames sources.bad_lines sources.compression"
     " sources.scene_tables",
     "sources.multimodal": "tables progress sources.compression sources.json_stream"
@@ -84,10 +84,10 @@ LAYOUT = {
     " sources.entity_lists sources.multimodal",
     "similarity": "",
     "probes": "tables graph",
-    "linking": "graph",
+    "linking": "graph tables",
     "joining": "tables frames names",
     "pictures": "tables progress",
-    "recipe": "settings tables storage graph joining pictures splits sources"
+    "recipe": "settings tables storage graph joining linking pictures splits sources"
     " sources.openmoji_splits",
     "kgclip": "graph sources recipe",
     "charts": "",
@@ -147,29 +147,31 @@ LAYOUT = {
     "nn.tokens": "torch open_clip nn.clip",
     "nn.feature_cache": "torch safetensors",
     "nn.missing": "torch",
-    "nn.features": "tables torch PIL nn.clip nn.feature_cache nn.tokens nn.triples",
+    "nn.features": "tables torch PIL nn.clip nn.feature_cache nn.pictures nn.tokens nn.triples",
     "nn.lora": "torch",
+    "nn.pictures": "tables torch PIL nn.feature_cache",
+    "nn.ema": "torch",
     "nn.chunks": "torch",
     "nn.triples": "torch torchvision",
     "nn.scene_regions": "torch nn.tokens nn.triples",
     "nn.scene_graph": "torch nn.clip nn.compgcn nn.output nn.scene_regions nn.tokens nn.triples",
     "nn.token_inputs": "torch nn.clip nn.tokens nn.triples",
     "nn.teacher": "torch nn.clip nn.tokens",
-    "nn.model": "torch torch_geometric hetero nn.clip nn.output nn.relation_gate nn.teacher"
-    " nn.token_inputs nn.tokens nn.triples",
+    "nn.model": "torch torch_geometric hetero nn.chunks nn.clip nn.output nn.relation_gate"
+    " nn.teacher nn.token_inputs nn.tokens nn.triples",
     "nn.paths": "torch",
     "nn.scoring": "torch",
     "nn.embedding": "torch nn.scoring",
     "nn.row_adagrad": "torch",
     "nn.classifier": "torch nn.edges nn.propagation nn.rgcn",
     "reasoning": "torch",
-    "token_triples": "graph negatives torch nn.feature_cache nn.output nn.token_inputs nn.tokens"
+    "token_triples": "graph negatives torch nn.pictures nn.output nn.token_inputs nn.tokens"
     " nn.triples",
     "mined_captions": "negatives torch",
-    "batches": "graph mined_captions negatives sampling token_triples torch nn.feature_cache"
-    " nn.features nn.model nn.output nn.teacher nn.tokens",
+    "batches": "graph tables mined_captions negatives sampling token_triples torch nn.feature_cache"
+    " nn.features nn.model nn.output nn.pictures nn.teacher nn.tokens",
     "checkpoint": "tables torch safetensors",
-    "trainer": "tables torch batches checkpoint progress nn.info_nce nn.output",
+    "trainer": "tables torch batches checkpoint progress nn.ema nn.info_nce nn.output",
     # Evaluation takes arrays, callables and questions: it knows no model and no trainer.
     "evaluation.bootstrap": "",
     "evaluation.ranking": "torch",
@@ -198,16 +200,18 @@ LAYOUT = {
     "graph_similarity": "torch",
     "terms": "tables torch batches config graph_similarity trainer nn.losses",
     "scorers": "torch batches nn.model nn.tokens nn.triples",
+    "tower_evaluation": "graph torch batches config metrics model_evaluation models report"
+    " report_text sources nn.clip nn.model evaluation.retrieval evaluation.zero_shot",
     "training": "tables graph recipe config torch batches checkpoint mined_captions negatives"
-    " scorers terms token_triples trainer nn.clip nn.features nn.model nn.teacher nn.triples"
-    " evaluation.link_prediction evaluation.retrieval",
+    " model_evaluation models scorers terms token_triples tower_evaluation trainer nn.clip"
+    " nn.features nn.model nn.pictures nn.teacher nn.tokens nn.triples evaluation.link_prediction",
     "weights": "torch",
-    "model_evaluation": "tables graph probes sources.pairs torch models nn.features nn.tokens"
-    " evaluation.probes evaluation.retrieval evaluation.zero_shot",
+    "model_evaluation": "tables graph probes sources.pairs torch models nn.features nn.pictures"
+    " nn.tokens evaluation.probes evaluation.retrieval evaluation.zero_shot",
     "query": "graph hetero tables torch models model_evaluation",
     "fact_evaluation": "analysis.modalities graph query tables torch models model_evaluation"
     " nn.missing evaluation.link_prediction evaluation.ranking",
-    "models": "tables config torch open_clip safetensors checkpoint nn.clip nn.model training",
+    "models": "tables config torch open_clip safetensors checkpoint nn.clip nn.lora nn.model",
     "experiments": "",
     "experiments.pool": "torch",
     "experiments.scene_data": "graph torch nn.scene_graph sources.openmoji_scenes",
@@ -232,8 +236,8 @@ LAYOUT = {
     " experiments.world_scores",
     "experiments.world_tokens": "torch batches nn.model nn.triples scorers"
     " experiments.world_scores",
-    "experiments.world": "graph recipe config batches tables trainer training nn.clip nn.model"
-    " experiments.pool experiments.world_answers experiments.world_paths"
+    "experiments.world": "graph recipe config batches models tables trainer training nn.clip"
+    " nn.model experiments.pool experiments.world_answers experiments.world_paths"
     " experiments.world_scores",
     # Command line: the only place that turns names and config into objects.
     "cli": "tables",
@@ -242,7 +246,7 @@ LAYOUT = {
     "cli.inspect": "graph",
     "cli.analyse": "graph tables storage sources analysis.findings"
     " analysis.modalities analysis.page models query",
-    "cli.train": "cli.overrides tasks",
+    "cli.train": "cli.overrides metrics report report_text tasks",
     "cli.evaluate": "graph probes sources tasks fact_evaluation models model_evaluation",
     "cli.embed": "graph models model_evaluation query",
     "cli.search": "graph models query",

@@ -3,7 +3,7 @@ import json
 import pytest
 
 import kgclip
-from kgclip.linking import link_captions
+from kgclip.linking import add_mentions, link_captions
 from kgclip.tables import build_tables
 
 NAMES = ["dog", "hot dog", "bank", "Bank of England", "bus", "horse", "berry", "glass"]
@@ -87,3 +87,44 @@ def test_real_captions(shared_data):
     found = link_captions(captions, kgclip.KnowledgeGraph(tables))
     assert found["num_candidates"].max() == 1
     assert found["caption"].n_unique() / len(captions) > 0.5
+
+
+LABELS = ("dog", "bus", "dog", "bank", "bank", "word")
+
+
+def test_mentions_become_triples_of_what_is_described():
+    tables = build_tables(
+        {
+            "entities": {
+                "name": ["s1", "s2", "dog", "bus", "o1", "bank", "bank2", "word"],
+                "type": ["scene", "scene", "class", "class", "object", "class", "class", None],
+                "scene": [None, None, None, None, "s1", None, None, None],
+            },
+            "texts": {
+                "entity": [0, 0, 1, 2, 3, 4, 5, 6, 7],
+                "text": ["A dog", "two dogs at the bank", "a bus, one word", *LABELS],
+                "kind": ["caption"] * 3 + ["label"] * 6,
+            },
+        }
+    )
+    graph = kgclip.KnowledgeGraph(tables)
+
+    def joined(linked):
+        names = linked.entities["name"]
+        return {
+            (names[h], linked.relations["name"][r], names[t], source)
+            for h, r, t, source in linked.triples.select(
+                "head", "relation", "tail", "source"
+            ).iter_rows()
+        }
+
+    expected = {("s1", "mentions", "dog", "mentions"), ("s2", "mentions", "bus", "mentions")}
+    with pytest.warns(UserWarning, match="1 mentions left out"):
+        assert joined(add_mentions(graph, types=["class"])) == expected
+    with pytest.warns(UserWarning, match="1 mentions left out"):
+        everything = joined(add_mentions(graph, relation="says"))
+    assert everything == {(h, "says", t, "says") for h, _, t, _ in expected} | {
+        ("s2", "says", "word", "says")
+    }
+    assert add_mentions(graph, types=["object"]).num_triples == 1
+    assert add_mentions(graph, types=["class"], stop_words=["dog", "bus", "bank"]) == graph

@@ -9,7 +9,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import nn
 from torch_geometric.data import HeteroData
 
-from kgclip.checkpoint import read_checkpoint
+from kgclip.checkpoint import load_average, read_checkpoint
 from kgclip.nn.losses import ContrastiveLoss, G2ELoss
 from kgclip.nn.output import Batch, KnowledgeOutput, Targets
 from kgclip.tables import GraphError
@@ -402,3 +402,86 @@ def test_a_model_on_the_gpu_trains_and_resumes_there(tmp_path):
     again = build(Pairs(seed=9).cuda(), output=tmp_path / "cut")
     assert again.fit("auto")[-1]["loss"] == pytest.approx(expected[-1]["loss"], rel=1e-5)
     assert torch.allclose(parameters(whole), parameters(again), atol=1e-6)
+
+
+def test_accumulation_is_the_mean_gradient_of_the_batches():
+    options = TrainerOptions(steps=1, warmup_steps=0, accumulate=3, grad_clip_norm=None)
+    trainer = build(deterministic(), options=options)
+    model = deterministic()
+    slow = torch.optim.AdamW(decay_groups(model, options.weight_decay), lr=options.lr,
+                             betas=options.betas, eps=options.eps)  # fmt: skip
+    model.train()
+    losses = []
+    for number in range(3):
+        batch = batches(number)
+        loss = ContrastiveLoss()(model(**batch.inputs), batch.targets)
+        (loss / 3).backward()
+        losses.append(float(loss))
+    slow.step()
+    (record,) = trainer.fit()
+    assert record["loss"] == pytest.approx(sum(losses) / 3, abs=1e-5)
+    assert record["batch_size"] == 3 * SIZE
+    expected = torch.cat([value.detach().flatten() for value in model.parameters()])
+    assert (parameters(trainer) - expected).abs().max() <= 1e-6
+
+
+def deterministic():
+    model = Pairs()
+    model.clip.visual.patch_dropout = nn.Identity()
+    return model
+
+
+def test_bfloat16_trains_the_same_model_a_little_coarser():
+    full = build(deterministic())
+    half = build(deterministic(), options=dataclasses.replace(OPTIONS, precision="amp_bf16"))
+    seen = []
+    half.terms = {"contrastive": LossTerm(lambda o, t: seen.append(o) or ContrastiveLoss()(o, t))}
+    losses = [[record["loss"] for record in trainer.fit()] for trainer in (full, half)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+    assert all(value.dtype == torch.float32 for value in half.model.parameters())
+    assert {seen[0].image_features.dtype, seen[0].text_features.dtype} == {torch.float32}
+
+
+def test_the_average_is_kept_and_a_resumed_run_goes_on_with_it(tmp_path):
+    options = dataclasses.replace(OPTIONS, ema_decay=0.9)
+    slow = {}
+
+    def watch(done, model):
+        decay = min(0.9, (1 + done) / (10 + done))
+        for name, value in model.state_dict().items():
+            slow[name] = decay * slow[name] + (1 - decay) * value.double()
+
+    trainer = build(options=options, output=tmp_path / "whole", on_step=watch)
+    slow |= {name: value.double() for name, value in trainer.model.state_dict().items()}
+    trainer.fit()
+    whole = load_average(tmp_path / "whole", trainer.model)
+    for name, value in slow.items():
+        assert (whole[name] - value).abs().max() <= 1e-6
+    assert not torch.equal(whole["clip.text_projection"], trainer.model.clip.text_projection)
+    with pytest.raises(KilledError):
+        build(options=options, output=tmp_path / "cut", on_step=kill_at(7)).fit()
+    assert read_checkpoint(tmp_path / "cut").step == 6
+    build(options=options, output=tmp_path / "cut").fit(resume="auto")
+    resumed = load_average(tmp_path / "cut", trainer.model)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_without_an_average_the_weights_are_it(tmp_path):
+    trainer = build(output=tmp_path)
+    trainer.fit()
+    average, weights = load_average(tmp_path, trainer.model), trainer.model.state_dict()
+    assert all(torch.equal(average[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"accumulate": 0}, "accumulate: 0 given, at least 1"),
+        ({"precision": "amp_bf61"}, "the nearest is 'amp_bf16'"),
+        ({"ema_decay": 1.0}, r"ema_decay: 1\.0 given"),
+    ],
+)
+def test_ways_of_training_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainerOptions(steps=1, **change)

@@ -29,6 +29,11 @@ def train(
 ) -> None:
     """Train a model."""
     from kgclip import tasks  # loads torch
+    from kgclip.metrics import load_metrics
+    from kgclip.report import print_table
+    from kgclip.report_text import TRAINING
 
     run = tasks.train(config, overrides=parse_overrides(settings or []), resume=resume.value)
+    if (run / "metrics.json").is_file():
+        print_table(load_metrics(run / "metrics.json"), text=TRAINING)
     typer.echo(f"{run}: trained; next: kgclip evaluate {run}")

@@ -27,12 +27,13 @@ from kgclip.experiments.world_answers import PATHS, ROWS, Trained, answer_world
 from kgclip.experiments.world_paths import PathOptions
 from kgclip.experiments.world_scores import build_world, encode_world
 from kgclip.graph import load_graph
+from kgclip.models import build_model
 from kgclip.nn.clip import build_tokenizer
 from kgclip.nn.model import KnowledgeCLIP
 from kgclip.recipe import build_graph
 from kgclip.tables import GraphError
 from kgclip.trainer import Trainer
-from kgclip.training import build_corpus, build_model, fit
+from kgclip.training import build_corpus, fit
 
 # Steps of the matched runs per step of `knowledge`: measured ratios of CPU seconds a step, fixed
 # so that a run repeats exactly; `seconds` in the metrics shows how well they still match.

@@ -195,7 +195,7 @@ def project_image(model: nn.Module, image: Tensor) -> Tensor:
     return image_head(model, image)
 
 
-def lock_image_trunk(model: nn.Module) -> None:
+def lock_image_trunk(model: nn.Module, unlocked_groups: int = 0) -> None:
     """Freeze the image trunk: no gradients, and evaluation mode even after ``model.train()``.
 
     Batch norm keeps its statistics and dropout stays off, so cached trunk features remain true.
@@ -204,10 +204,34 @@ def lock_image_trunk(model: nn.Module) -> None:
 
     Args:
         model: An open_clip model; changed in place.
+        unlocked_groups: Last groups of layers that train nevertheless, as open_clip counts them
+            in ``lock_image_tower``: 1 = a ViT's projection, 2 = its last block too.
+
+    Raises:
+        ValueError: If the tower cannot be locked in part, as open_clip's ResNets cannot.
     """
-    trunk = image_trunk(model).requires_grad_(False).eval()
+    trunk = image_trunk(model)
+    if not unlocked_groups:
+        _stay_evaluating(trunk.requires_grad_(False))
+        return
+    visual: Any = model.visual
+    try:
+        visual.lock(unlocked_groups=unlocked_groups)
+    except AssertionError as error:
+        raise ValueError(
+            f"unlocked_groups: {unlocked_groups} given, 0 expected: open_clip cannot lock a "
+            f"{type(visual).__name__} in part"
+        ) from error
+    for part in trunk.modules():
+        weights = list(part.parameters())
+        if weights and not any(weight.requires_grad for weight in weights):
+            _stay_evaluating(part)
+
+
+def _stay_evaluating(module: nn.Module) -> None:
+    module.eval()
     # A parent's train() calls this instead of the method. A partial survives deepcopy.
-    trunk.train = functools.partial(_stay_in_evaluation, trunk)  # type: ignore[method-assign]  # on purpose, for this object only
+    module.train = functools.partial(_stay_in_evaluation, module)  # type: ignore[method-assign]  # on purpose, for this object only
 
 
 @contextlib.contextmanager

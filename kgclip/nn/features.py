@@ -24,20 +24,20 @@ from torch import Tensor, nn
 
 from kgclip.nn.clip import evaluating, image_trunk, image_trunk_features
 from kgclip.nn.feature_cache import KEY_BYTES, CachedFeatures, FeatureCache
+from kgclip.nn.pictures import Box, Picture, read_picture
 from kgclip.nn.tokens import encode_text_trimmed, encode_tokens, num_prefix_tokens, text_tower
 from kgclip.nn.triples import Tokens, pool_tokens
 from kgclip.tables import GraphError
 
+Part = Picture | tuple[str | Path, Any]  # a file and its box, or None
 _QUIET_SECONDS = 2.0  # a shorter run shows no progress bar
 _Reader = Callable[[nn.Module, Tensor], Tensor]  # of a batch of pictures
-#: A file, and a box (x, y, width, height in pixels) where a part of it is meant, or ``None``.
-Picture = tuple[str | Path, Any]
 
 
 def cache_image_features(
     model: nn.Module,
     preprocess: Callable[[Any], Tensor],
-    pictures: Sequence[str | Path | Picture],
+    pictures: Sequence[str | Path | Part],
     *,
     batch_size: int = 16,
     folder: str | Path | None = None,
@@ -78,7 +78,7 @@ def cache_image_features(
 def cache_image_tokens(
     model: nn.Module,
     preprocess: Callable[[Any], Tensor],
-    pictures: Sequence[str | Path | Picture],
+    pictures: Sequence[str | Path | Part],
     *,
     max_tokens: int | None = 16,
     batch_size: int = 16,
@@ -157,15 +157,16 @@ def _cached(
     kind: str,
     model: nn.Module,
     preprocess: Callable[[Any], Tensor],
-    pictures: Sequence[str | Path | Picture],
+    pictures: Sequence[str | Path | Part],
     batch_size: int,
     folder: str | Path | None,
     progress: bool,
 ) -> CachedFeatures:
     """What ``read`` makes of each picture, from the shards of that kind where they have it."""
-    parts = [(Path(p[0]), p[1]) if isinstance(p, tuple) else (Path(p), None) for p in pictures]
-    digests = {file: _file_digest(file) for file in dict.fromkeys(file for file, _ in parts)}
-    keys = [_picture_key(digests[file], box) for file, box in parts]
+    parts = [Picture(*p) if isinstance(p, tuple) else Picture(p) for p in pictures]
+    first = {picture.path: picture for picture in reversed(parts)}
+    digests = {path: _file_digest(picture) for path, picture in first.items()}
+    keys = [_picture_key(digests[picture.path], picture.box) for picture in parts]
     name = "" if folder is None else f"image-{kind}-{_image_digest(model, preprocess)}"
     cache = FeatureCache(None if folder is None else Path(folder) / name)
     track = functools.partial(_track, what="pictures", progress=progress)
@@ -191,7 +192,7 @@ def _encode(
     if not pictures:  # the width is still the tower's
         blank = preprocess(Image.new("RGB", (1, 1))).unsqueeze(0)
         return read(model, blank.to(weight.device, weight.dtype))[:0]
-    images = torch.stack([preprocess(read_picture(Path(f), box)) for f, box in pictures])
+    images = torch.stack([preprocess(read_picture(picture)) for picture in pictures])
     images = images.to(weight.device, weight.dtype)
     return read(model, images.contiguous(memory_format=torch.channels_last))  # depthwise: faster
 
@@ -227,55 +228,20 @@ def track_batches(
         bar.stop()
 
 
-def read_picture(file: Path, box: Sequence[float] | None = None) -> Image.Image:
-    """Read a picture file, or a part of it.
-
-    Args:
-        file: The picture.
-        box: x, y, width and height in pixels; ``None`` = the whole picture.
-
-    Raises:
-        GraphError: If it is missing, Pillow cannot decode it, or no pixel lies in the box; names
-            the file.
-    """
-    try:
-        with Image.open(file) as picture:
-            picture.load()
-            whole = picture.copy()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise GraphError(
-            f"{file}: not a picture that Pillow can decode ({error}); expected PNG, JPEG or the "
-            "like: replace the file, or drop its row from the images table"
-        ) from error
-    return whole if box is None else _crop(whole, file, box)
-
-
-def _crop(picture: Image.Image, file: Path, box: Sequence[float]) -> Image.Image:
-    x, y, width, height = (float(value) for value in box)
-    left, top = max(0, round(x)), max(0, round(y))
-    right, bottom = min(picture.width, round(x + width)), min(picture.height, round(y + height))
-    if right <= left or bottom <= top:
-        raise GraphError(
-            f"{file}: the box {tuple(box)} has no pixel of its {picture.width} x {picture.height}; "
-            "x, y, width and height in pixels expected"
-        )
-    return picture.crop((left, top, right, bottom))
-
-
-def _picture_key(digest: bytes, box: Sequence[float] | None) -> bytes:
+def _picture_key(digest: bytes, box: Box | None) -> bytes:
     if box is not None:
         digest = hashlib.sha256(digest + repr([float(value) for value in box]).encode()).digest()
     return digest[:KEY_BYTES]
 
 
-def _file_digest(file: Path) -> bytes:
+def _file_digest(picture: Picture) -> bytes:
     try:
-        with file.open("rb") as stream:
+        with Path(picture.path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError as error:
         raise GraphError(
-            f"{file}: cannot be read ({error.strerror or error}); expected a picture: restore the "
-            "file, or drop its row from the images table"
+            f"{picture}: cannot be read ({error.strerror or error}); expected a picture: restore "
+            "the file, or drop its row from the images table"
         ) from error
 
 

@@ -9,12 +9,13 @@ and after :func:`merge_lora` the model has its own modules and names again.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+M = TypeVar("M", bound=nn.Module)
 _WEIGHTS: dict[type[nn.Module], str] = {
     nn.Linear: "weight",
     nn.MultiheadAttention: "in_proj_weight",
@@ -43,7 +44,11 @@ class LowRank(nn.Module):
 
 
 def add_lora(
-    model: nn.Module, rank: int = 8, alpha: float = 16.0, target_modules: list[str] | None = None
+    model: nn.Module,
+    rank: int = 8,
+    alpha: float = 16.0,
+    target_modules: list[str] | None = None,
+    tower: str | None = None,
 ) -> nn.Module:
     """Freeze a model and let a low-rank matrix learn beside its linear layers.
 
@@ -53,25 +58,30 @@ def add_lora(
         alpha: Their strength.
         target_modules: Names, or ends of names, of linear layers and attentions to adapt;
             ``None`` = all that stand inside a transformer's blocks.
+        tower: ``"image"`` or ``"text"``: the only tower of an open_clip model that is adapted;
+            ``None`` = both.
 
     Returns:
         The model, which computes bit for bit the same until it is trained; only ``lora_a`` and
         ``lora_b`` have gradients.
 
     Raises:
-        ValueError: If ``rank`` is below 1, or no module is named so.
+        ValueError: If ``rank`` is below 1, there is no such tower, or no module is named so.
 
     Reference:
         Hu et al., LoRA, ICLR 2022.
     """
     if rank < 1:
         raise ValueError(f"rank: {rank} given, 1 or more expected")
+    if tower not in (None, "image", "text"):
+        raise ValueError(f"tower: {tower!r} given, 'image', 'text' or None expected")
     layers: dict[str, tuple[nn.Module, str]] = {
         name: (part, weight)
         for name, part in model.named_modules()
         for kind, weight in _WEIGHTS.items()
         # An attention whose widths differ has three weights; open_clip has none such.
         if isinstance(part, kind) and isinstance(getattr(part, weight), nn.Parameter)
+        if tower is None or name.startswith("visual.") == (tower == "image")
     }
     chosen = [name for name in layers if _is_target(name, target_modules)]
     if not chosen:
@@ -85,7 +95,7 @@ def add_lora(
     return model
 
 
-def merge_lora(model: nn.Module) -> nn.Module:
+def merge_lora(model: M) -> M:
     """Add what the adapters learned to the weights, and take the adapters out.
 
     Args:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import HeteroData
 
 from kgclip.hetero import global_edges
+from kgclip.nn.chunks import encode_in_chunks
 from kgclip.nn.clip import build_tokenizer, evaluating, project_image
 from kgclip.nn.clip import create_model_and_transforms as create_clip_and_transforms
 from kgclip.nn.output import KnowledgeOutput, unit_vectors
@@ -163,6 +166,7 @@ class KnowledgeCLIP(nn.Module):
         graph: GraphInputs | None = None,
         teacher: TeacherFeatures | None = None,
         negative_text: Tensor | None = None,
+        chunk_size: int | None = None,
     ) -> KnowledgeOutput:
         """Encode whatever is given; each tower runs once, over all it is given.
 
@@ -175,27 +179,33 @@ class KnowledgeCLIP(nn.Module):
             teacher: The frozen start model's features of the pairs.
             negative_text: Tokens of corrupted captions, beside captions that are tokens.
                 Long [B, K, L].
+            chunk_size: Pictures and texts encoded at once: the gradient of the whole batch in
+                the memory of a chunk, see :mod:`kgclip.nn.chunks`. Without triples that the
+                triple encoder reads.
 
         Returns:
             The fields that the input allows; the others are ``None``.
 
         Raises:
-            ValueError: If ``graph`` or ``triples`` need an encoder that the model lacks.
+            ValueError: If ``graph`` or ``triples`` need an encoder that the model lacks, or it
+                cannot work in chunks.
         """
         output = KnowledgeOutput(logit_scale=self.logit_scale.exp())
         captions = text
         if text is not None and negative_text is not None:
             captions = torch.cat([text, negative_text.flatten(0, 1)])
         if isinstance(triples, TokenInputs):
+            if chunk_size is not None:
+                raise ValueError("chunk_size: the triple encoder reads its batch at once; None")
             self._read_tokens(output, image, captions, triples)
         else:
-            self._read_texts(output, image, captions, triples)
+            self._read_texts(output, image, captions, triples, chunk_size)
         if output.text_features is not None and negative_text is not None:
             negatives = output.text_features[len(negative_text) :]
             output.text_features = output.text_features[: len(negative_text)]
             output.negative_text_features = negatives.view(*negative_text.shape[:2], -1)
         if graph is not None:
-            self._read_graph(output, graph)
+            self._read_graph(output, graph, chunk_size)
         if teacher is None and self.teacher and image is not None and text is not None:
             teacher = self.teacher(image, text)
         if teacher is not None:
@@ -276,18 +286,19 @@ class KnowledgeCLIP(nn.Module):
         image: Tensor | None,
         text: Tensor | None,
         triples: TripleInputs | None,
+        chunk_size: int | None,
     ) -> None:
         """Pairs, and triples whose facts the text tower reads."""
         if image is not None:
-            output.image_features = F.normalize(self.project_image(image), dim=-1)
+            output.image_features = self._encode_images(image, chunk_size)
         texts = [] if text is None else [text]
         if triples is not None:
             texts += [triples.text[~triples.image_mask], triples.fact_text]
-        encoded = self._encode_texts(texts)
+        encoded = self._encode_texts(texts, chunk_size)
         if text is not None:
             output.text_features = encoded.pop(0)
         if triples is not None:
-            output.entity_features = self._entity_features(triples, encoded.pop(0))
+            output.entity_features = self._entity_features(triples, encoded.pop(0), chunk_size)
             output.head_query = encoded.pop(0)
 
     def _read_tokens(
@@ -314,34 +325,52 @@ class KnowledgeCLIP(nn.Module):
         for field, value in found.items():
             setattr(output, field, value)
 
-    def _read_graph(self, output: KnowledgeOutput, graph: GraphInputs) -> None:
+    def _read_graph(
+        self, output: KnowledgeOutput, graph: GraphInputs, chunk_size: int | None
+    ) -> None:
         if self.graph_encoder is None:
             raise ValueError("graph is given but the model has no graph_encoder; pass one")
-        output.graph_features = self.graph_encoder(
-            graph.x, graph.edge_index, graph.edge_type, graph.relation_features
-        )[graph.rows]
+        inputs = graph.x, graph.edge_index, graph.edge_type, graph.relation_features
+        # Messages have no rows to cut: all of them are recomputed at once.
+        everything: Tensor = (
+            self.graph_encoder(*inputs)
+            if chunk_size is None
+            else checkpoint(self.graph_encoder, *inputs, use_reentrant=False)
+        )
+        output.graph_features = everything[graph.rows]
         if output.entity_features is not None:
             output.fused_features = self.fuse(
                 output.entity_features.detach(), output.graph_features.detach()
             )
 
-    def _encode_texts(self, texts: list[Tensor]) -> list[Tensor]:
+    def _encode_images(self, image: Tensor, chunk_size: int | None) -> Tensor:
+        """Unit vectors of pictures or of their trunk features."""
+        return F.normalize(encode_in_chunks(self.project_image, image, chunk_size), dim=-1)
+
+    def _encode_texts(self, texts: list[Tensor], chunk_size: int | None) -> list[Tensor]:
         """Unit vectors of token ids, in one pass of the tower, and of cached features."""
         ids = [text for text in texts if not text.is_floating_point()]
         encoded: Iterator[Tensor] = iter(())
         if ids:
-            features = encode_text_trimmed(self.clip, torch.cat(ids), normalize=True)
+            encode = functools.partial(encode_text_trimmed, self.clip, normalize=True)
+            if chunk_size is None:
+                features = encode(torch.cat(ids))
+            else:  # equal texts may lie in different chunks
+                distinct, rows = torch.unique(torch.cat(ids), dim=0, return_inverse=True)
+                features = encode_in_chunks(encode, distinct, chunk_size)[rows]
             encoded = iter(torch.split(features, [len(text) for text in ids]))
         return [
             F.normalize(text, dim=-1) if text.is_floating_point() else next(encoded)
             for text in texts
         ]
 
-    def _entity_features(self, triples: TripleInputs, from_text: Tensor) -> Tensor:
+    def _entity_features(
+        self, triples: TripleInputs, from_text: Tensor, chunk_size: int | None
+    ) -> Tensor:
         features = from_text.new_zeros(len(triples.text), from_text.shape[-1])
         features = features.index_put((~triples.image_mask,), from_text)
         if triples.image_mask.any():
-            from_image = F.normalize(self.project_image(triples.image), dim=-1)
+            from_image = self._encode_images(triples.image, chunk_size)
             features = features.index_put((triples.image_mask,), from_image.to(features.dtype))
         return features
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kgclip.sources.compression import open_binary, origin_of
+from kgclip.sources.pairs import CAPTION_OF, IMAGE_OF
 from kgclip.sources.scene_tables import Box, SceneTables, read_record
 from kgclip.tables import GraphError, Tables
 
@@ -27,6 +28,7 @@ def read_coco(
     *,
     part: str = "train2017",
     captions: bool = True,
+    caption_triples: bool = False,
     relations: bool = True,
     min_area: float = 0.0,
     crowds: bool = False,
@@ -38,6 +40,8 @@ def read_coco(
         part: As in the files' names; photographs lie in ``<path>/<part>``.
         captions: Also read ``annotations/captions_<part>.json``; each becomes a text of kind
             "caption" of its scene.
+        caption_triples: Also make the captions entities, with triples "is an image of" and "is a
+            caption of", as ``format = "pairs"`` does.
         relations: Derive relations from the boxes.
         min_area: Boxes of fewer square pixels are left out.
         crowds: Keep boxes that stand for a crowd.
@@ -72,16 +76,20 @@ def read_coco(
     origins = [origin_of(file)]
     if captions:
         written = folder / "annotations" / f"captions_{part}.json"
-        origins.append(origin_of(_describe(found, written, scenes)))
+        origins.append(origin_of(_describe(found, written, scenes, caption_triples)))
     return found.tables(origins)
 
 
-def _describe(found: SceneTables, file: Path, scenes: Mapping[Any, str]) -> Path:
+def _describe(
+    found: SceneTables, file: Path, scenes: Mapping[Any, str], caption_triples: bool
+) -> Path:
     for number, record in enumerate(_read(file, "annotations")["annotations"], 1):
         where = f"annotation {number}"
         text = str(read_record(file, where, record, "caption")).strip()
         scene = _known(file, where, "image_id", record, scenes)
         found.texts[found.ids[scene], text, "en", "caption"] = None
+        if caption_triples:
+            found.add_caption(scene, text, IMAGE_OF, CAPTION_OF)
     return file
 
 

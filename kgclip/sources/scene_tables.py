@@ -115,6 +115,13 @@ class SceneTables:
         if scene in self.pictures:
             self.images.append((number, self.pictures[scene], box, self.splits.get(scene)))
 
+    def add_caption(self, scene: str, text: str, relation: str, inverse: str) -> None:
+        """Make a caption an entity that its scene is joined with, both ways."""
+        caption = self._entity(f"caption:{text}", "caption", None)
+        self.texts[caption, text, "en", "label"] = None
+        self._triple(self.ids[scene], relation, caption, scene)
+        self._triple(caption, inverse, self.ids[scene], scene)
+
     def _class(self, word: str) -> int:
         name = self.aliases.get(word, word)
         number = self._entity(f"class:{name}", "class", None)

@@ -1,14 +1,17 @@
 """Knowledge-CLIP is open_clip until it is trained, and asks only for what it is given."""
 
 import dataclasses
+import json
 
+import open_clip
 import pytest
 import torch
-from open_clip.model import CLIP
+from open_clip.model import CLIP, CustomTextCLIP
+from safetensors.torch import save_file
 
 from kgclip.graph import KnowledgeGraph
 from kgclip.hetero import to_hetero
-from kgclip.nn.losses import DistillationLoss, E2ELoss
+from kgclip.nn.losses import ContrastiveLoss, DistillationLoss, E2ELoss, G2ELoss
 from kgclip.nn.model import (
     GraphEncoder,
     GraphInputs,
@@ -16,6 +19,7 @@ from kgclip.nn.model import (
     TripleInputs,
     build_triple_encoder,
     create_model_and_transforms,
+    joint_width,
 )
 from kgclip.nn.output import Targets
 from kgclip.nn.teacher import Teacher, TeacherFeatures
@@ -321,3 +325,107 @@ def test_the_teacher_stays_what_the_model_was(clip):
     cached = TeacherFeatures(before.text_features, before.image_features, torch.tensor(3.0))
     given = model(image=image, text=text, teacher=cached)
     assert given.teacher_image_features is before.text_features
+
+
+@pytest.fixture(scope="session")
+def hugging_face_folder(tmp_path_factory):
+    """A model folder whose text tower and tokenizer are Hugging Face's, tiny and without a hub."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("hugging_face")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "red"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    transformers.BertConfig(
+        vocab_size=len(words), intermediate_size=32, max_position_embeddings=12, **size
+    ).save_pretrained(folder)
+    text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "context_length": 12}
+    text |= {"hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}
+    vision = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16}
+    config = {"embed_dim": WIDTH, "vision_cfg": vision, "text_cfg": text}
+    torch.manual_seed(0)
+    untrained = {**text, "hf_model_pretrained": False}
+    model = CustomTextCLIP(embed_dim=WIDTH, vision_cfg=dict(vision), text_cfg=untrained)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 16}})
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT-B-32", "RN50", "ViT-B-16-SigLIP", "vit_medium_patch16_gap_256", "hugging face"]
+)
+@torch.no_grad()
+def test_with_gates_at_zero_every_family_is_open_clips_bit_by_bit(name, hugging_face_folder):
+    name = f"local-dir:{hugging_face_folder}" if name == "hugging face" else name
+    torch.manual_seed(0)
+    theirs = open_clip.create_model(name).eval()
+    torch.manual_seed(0)
+    clip = open_clip.create_model(name)
+    width = joint_width(clip)
+    model = KnowledgeCLIP(clip, GraphEncoder(width), build_triple_encoder(clip)).eval()
+    size = theirs.visual.image_size
+    size = size if isinstance(size, tuple) else (size, size)
+    image = torch.randn(2, 3, *size)
+    text = torch.randint(1, 9, (3, int(theirs.context_length)))
+    for normalize in (False, True):
+        assert torch.equal(
+            model.encode_image(image, normalize), theirs.encode_image(image, normalize=normalize)
+        )
+        features = theirs.encode_text(text, normalize=normalize)
+        assert torch.equal(model.encode_text(text, normalize), features)
+    neighbours = torch.nn.functional.normalize(torch.randn(3, width), dim=-1)
+    assert (model.fuse(features, neighbours) - features).abs().max() <= 1e-6
+
+
+def test_a_local_folder_with_a_hugging_face_text_tower(hugging_face_folder):
+    name = f"local-dir:{hugging_face_folder}"
+    model, _, preprocess = create_model_and_transforms(name)
+    theirs, _, their_preprocess = open_clip.create_model_and_transforms(name)
+    assert repr(preprocess) == repr(their_preprocess)
+    tokens = model.tokenizer(["a red cat", "dog"])
+    assert torch.equal(tokens, open_clip.get_tokenizer(name)(["a red cat", "dog"]))
+    with torch.no_grad():
+        assert torch.equal(model.eval().encode_text(tokens), theirs.eval().encode_text(tokens))
+
+
+def test_gradient_in_chunks_is_that_of_the_whole_batch(clip):
+    """32 pairs, triples with pictures and texts, and the graph around them, 8 at once."""
+    torch.manual_seed(3)
+    model = KnowledgeCLIP(clip, GraphEncoder(WIDTH)).train()
+    mask = torch.rand(32) < 0.5
+    triples_ = TripleInputs(
+        texts(32, 1), texts(32, 2), torch.randn(int(mask.sum()), 3, 16, 16), mask
+    )
+    inputs = {
+        "image": torch.randn(32, 3, 16, 16),
+        "text": texts(32, 4)[torch.randint(0, 20, (32,))],  # some are equal
+        "triples": triples_,
+        "graph": graph(torch.randint(0, 4, (32,)).tolist()),
+    }
+    targets = Targets(
+        pair_ids=torch.arange(32),
+        entity_ids=torch.arange(32),
+        head_rows=torch.arange(32),
+        head_known=torch.eye(32, dtype=torch.bool),
+    )
+    found = []
+    for chunk_size in (None, 8):
+        model.zero_grad()
+        output = model(**inputs, chunk_size=chunk_size)
+        losses = [loss(output, targets) for loss in (ContrastiveLoss(), E2ELoss(), G2ELoss())]
+        sum(losses).backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    whole, chunked = found
+    assert whole.keys() == chunked.keys()
+    assert {name.split(".")[0] for name in whole} == {"clip", "graph_encoder"}
+    for name, expected in whole.items():
+        limit = 1e-5 * expected.abs().max()
+        assert (chunked[name] - expected).abs().max() <= limit, name
+
+
+def test_the_triple_encoder_has_no_chunks(clip):
+    model = KnowledgeCLIP(clip, None, build_triple_encoder(clip, SMALL))
+    with pytest.raises(ValueError, match="chunk_size"):
+        model(triples=token_inputs([False] * 3), chunk_size=2)

@@ -1,5 +1,6 @@
 import json
 
+import polars as pl
 import pytest
 
 from kgclip.sources import read_graph
@@ -70,3 +71,17 @@ def test_files_that_are_not_coco(tmp_path):
         file.write_text(text)
         with pytest.raises(GraphError, match=message):
             read_graph(tmp_path, format="coco")
+
+
+def test_captions_as_triples_go_both_ways(shared_data):
+    graph = read_graph(shared_data / "coco_mini", format="coco", caption_triples=True)
+    names, relations = graph.entities["name"], graph.relations["name"]
+    rows = graph.triples.select("head", "relation", "tail").iter_rows()
+    said = [(names[h], relations[r], names[t]) for h, r, t in rows]
+    shown = [(h, t) for h, r, t in said if r == "is an image of"]
+    assert len(shown) == 400
+    assert sorted(shown) == sorted((t, h) for h, r, t in said if r == "is a caption of")
+    captions = graph.texts.filter(pl.col("kind") == "caption").select("entity", "text")
+    assert sorted(shown) == sorted(
+        (names[e], f"caption:{text}") for e, text in captions.iter_rows()
+    )
