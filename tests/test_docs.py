@@ -46,6 +46,18 @@ def endpoint():
 
 @pytest.mark.parametrize("page", PAGES_WITH_BLOCKS)
 def test_every_block_runs(page, tmp_path, endpoint):
+    run_blocks(page, tmp_path, endpoint)
+
+
+def test_the_path_on_photographs_runs(shared_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("KGCLIP_DATA", str(shared_data))
+    run_blocks("photographs", tmp_path)
+    ((_, _, config),) = [block for block in blocks("photographs") if block[1] == "coco.toml"]
+    assert config == (ROOT / "benchmarks" / "configs" / "coco.toml").read_text("utf-8")
+
+
+def run_blocks(page, tmp_path, endpoint=ENDPOINT):
+    """Run a page's blocks one after the other in a folder; files that it shows are written."""
     scripts = tmp_path / "bin"
     scripts.mkdir()
     (scripts / "kgclip").write_text(
@@ -72,7 +84,7 @@ def test_no_block_is_overlooked():
         assert len(found) * 2 == len(re.findall(r"^```", text, re.MULTILINE)), page
         assert {language for language, _, _ in found} <= LANGUAGES, page
         name = page.relative_to(DOCS).with_suffix("").as_posix()
-        assert not found or name in (*PAGES_WITH_BLOCKS, "index"), page
+        assert not found or name in (*PAGES_WITH_BLOCKS, "photographs", "index"), page
 
 
 def test_pages_are_built_strictly(tmp_path):

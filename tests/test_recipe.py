@@ -9,6 +9,7 @@ import pytest
 
 from kgclip.recipe import (
     ImageRecipe,
+    MentionRecipe,
     MergeRecipe,
     Recipe,
     SelectRecipe,
@@ -284,6 +285,7 @@ def test_the_template_documents_every_field():
         (Recipe, values), (SourceRecipe, values["sources"][0]), (MergeRecipe, values["merge"][0]),
         (SelectRecipe, values["select"]), (TextRecipe, values["texts"]),
         (ImageRecipe, values["images"]), (SplitRecipe, values["splits"]),
+        (MentionRecipe, values["mentions"]),
     ):  # fmt: skip
         fields = {field.alias or name for name, field in owner.model_fields.items()}
         assert fields <= given.keys(), owner.__name__

@@ -331,12 +331,14 @@ class KnowledgeCLIP(nn.Module):
         if self.graph_encoder is None:
             raise ValueError("graph is given but the model has no graph_encoder; pass one")
         inputs = graph.x, graph.edge_index, graph.edge_type, graph.relation_features
-        # Messages have no rows to cut: all of them are recomputed at once.
-        everything: Tensor = (
-            self.graph_encoder(*inputs)
-            if chunk_size is None
-            else checkpoint(self.graph_encoder, *inputs, use_reentrant=False)
-        )
+        # Sums over many messages are for float32, under autocast too.
+        with torch.autocast(graph.x.device.type, enabled=False):
+            # Messages have no rows to cut: all of them are recomputed at once.
+            everything: Tensor = (
+                self.graph_encoder(*inputs)
+                if chunk_size is None
+                else checkpoint(self.graph_encoder, *inputs, use_reentrant=False)
+            )
         output.graph_features = everything[graph.rows]
         if output.entity_features is not None:
             output.fused_features = self.fuse(
