@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import tomllib
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -88,6 +89,8 @@ def _known_keys(owner: Any, parents: Iterable[Any]) -> list[str]:
             owner = typing.get_type_hints(owner)[part]
         else:
             owner = owner.model_fields[part].annotation
+        if isinstance(owner, types.UnionType):  # a table that may be left out
+            owner = next(one for one in typing.get_args(owner) if one is not type(None))
     if dataclasses.is_dataclass(owner):
         return [field.name for field in dataclasses.fields(owner)]
     return list(owner.model_fields)
