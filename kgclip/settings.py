@@ -77,6 +77,8 @@ def _explain(kind: type[Settings], where: str, found: Any) -> str:
     if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _known_keys(kind, found["loc"][:-1])
         return f"{where}: unknown key {key!r}; {nearest(str(found['loc'][-1]), known)}"
+    if isinstance(found.get("input"), dict):  # of a whole table: the message says what of it
+        return f"{where}: {key}{': ' if key else ''}{found['msg'].removeprefix('Value error, ')}"
     return f"{where}: {key}: {found['msg']}, given: {found.get('input')!r}"
 
 

@@ -302,13 +302,14 @@ def test_what_a_run_cannot_use_is_named(folder, tiny_clip, tmp_path):
         (tmp_path / "noise.pt", "noise.pt: no weights of ViT-B-32"),
         ("openia", "openia: no weights of ViT-B-32"),
     ):
-        model = {"name": "ViT-B-32", "pretrained": str(weights)}
+        model = {"name": "ViT-B-32", "pretrained": str(weights), "graph_layers": 1}
         with pytest.raises(GraphError, match=message):
             train(folder / "config.toml", {"model": model, "output": str(tmp_path / "run")})
     for model, message in (
         ({"name": "RN50", "unlocked_groups": 1}, "ModifiedResNet in part"),
         ({"name": "RN50", "lock_image": False}, "batch norm"),
     ):
+        model["graph_layers"] = 1
         changes = {"model": model, "batches.chunk_size": 2, "output": str(tmp_path / "run")}
         with pytest.raises(GraphError, match=message):
             train(folder / "config.toml", changes)
@@ -320,7 +321,8 @@ def test_what_a_run_cannot_use_is_named(folder, tiny_clip, tmp_path):
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "open_clip_config.json").write_text(json.dumps(config))
     save_file(weights, tmp_path / "small" / "open_clip_model.safetensors")
-    changes = {"model": {"name": f"local-dir:{tmp_path / 'small'}"}, "output": str(tmp_path / "r")}
+    small = {"name": f"local-dir:{tmp_path / 'small'}", "graph_layers": 1}
+    changes = {"model": small, "output": str(tmp_path / "run")}
     with pytest.raises(GraphError, match=r"its tokenizer makes .* a vocabulary of 100"):
         train(folder / "config.toml", changes)
 
