@@ -18,6 +18,7 @@ from typing import Any
 import open_clip
 import safetensors.torch
 import torch
+from open_clip.tokenizer import HFTokenizer
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -275,12 +276,20 @@ def _write(
         folder / CLIP_CONFIG,
         {"model_cfg": clip_config(config.model.name), "preprocess_cfg": visual.preprocess_cfg},
     )
+    _save_tokenizer(folder, config.model.name)
     portable = config.model_copy(  # the names of the author's folders are nobody's business
         update={"graph": Path(config.graph).name, "output": Path(config.output).name}
     )
     settings = {"format": FORMAT, "config": portable.model_dump(mode="json"), "figures": figures}
     _write_json(folder / SETTINGS, settings)
     (folder / CARD).write_text(_card(config, figures), encoding="utf-8")
+
+
+def _save_tokenizer(folder: Path, name: str) -> None:
+    """Write a Hugging Face tokenizer beside the weights, where open_clip looks for it."""
+    tokenizer: Any = build_tokenizer(name)
+    if isinstance(tokenizer, HFTokenizer):
+        tokenizer.tokenizer.save_pretrained(folder)
 
 
 def clip_config(name: str) -> dict[str, Any]:
@@ -290,9 +299,8 @@ def clip_config(name: str) -> dict[str, Any]:
         GraphError: If open_clip keeps no config of that name.
     """
     register_model_configs()
-    if name.startswith("local-dir:"):
-        return dict(_read_json(Path(name.removeprefix("local-dir:")) / CLIP_CONFIG)["model_cfg"])
-    found = open_clip.get_model_config(name.replace("/", "-"))
+    has_schema = name.startswith(("local-dir:", "hf-hub:"))
+    found = open_clip.get_model_config(name if has_schema else name.replace("/", "-"))
     if found is None:
         raise GraphError(f"open_clip has no config of {name!r}; give a name of its list_models()")
     return dict(found)

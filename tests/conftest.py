@@ -174,3 +174,33 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
         json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}})
     )
     return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="session")
+def hugging_face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder whose text tower and tokenizer are Hugging Face's, tiny and without a hub."""
+    import torch
+    import transformers
+    from open_clip.model import CustomTextCLIP
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("hugging_face")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "red"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    transformers.BertConfig(
+        vocab_size=len(words), intermediate_size=32, max_position_embeddings=12, **size
+    ).save_pretrained(folder)
+    text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "context_length": 12}
+    text |= {"hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}
+    vision = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    torch.manual_seed(0)
+    untrained = {**text, "hf_model_pretrained": False}
+    model = CustomTextCLIP(embed_dim=16, vision_cfg=dict(vision), text_cfg=untrained)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 16}})
+    )
+    return folder

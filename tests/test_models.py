@@ -126,3 +126,19 @@ def test_sweep_ends_at_the_run(folder):
     assert figures["0"] != figures["1"]
     bad = CliRunner().invoke(app, ["wiseft", str(folder / "run"), "--alphas", "0,2"])
     assert bad.exit_code == 2
+
+
+def test_an_export_with_a_hugging_face_text_tower_brings_its_tokenizer(
+    folder, hugging_face_folder, tmp_path
+):
+    model = {"name": f"local-dir:{hugging_face_folder}", "graph_layers": 1, "lock_image": False}
+    changes = {"output": str(tmp_path / "run"), "model": model, "batches.chunk_size": 3}
+    run = open_model(train(folder / "config.toml", changes))
+    name = f"local-dir:{export_model(tmp_path / 'run', tmp_path / 'export')}"
+    tokenizer = open_clip.get_tokenizer(name)
+    tokens = run.tokenizer(["a red cat", "dog"])
+    assert torch.equal(tokenizer(["a red cat", "dog"]), tokens)
+    loaded = open_clip.create_model(name).eval()
+    with torch.no_grad():
+        assert close([loaded.encode_text(tokens)], [run.model.encode_text(tokens)])
+    assert (tmp_path / "export" / "tokenizer_config.json").is_file()

@@ -84,7 +84,7 @@ def test_without_output_the_graph_goes_to_the_cache(folder, monkeypatch):
         (('path = "a.tsv"', 'pth = "a.tsv"'), "did you mean 'path'"),
         (("min_degree = 1", "min_degre = 1"), "did you mean 'min_degree'"),
         (("min_degree = 1", 'min_degree = "one"'), r"select\.min_degree: .*'one'"),
-        (('"triples"', '"tripels"'), "expected one of triples, world"),
+        (('"triples"', '"tripels"'), "expected one of triples, scenes, world"),
         (("seed = 3", "sede = 3"), "did you mean 'seed'"),
         (("header = true", "haeder = true"), "did you mean 'header'"),
         (('"a.tsv"', '"absent.tsv"'), r"absent\.tsv: no such file"),

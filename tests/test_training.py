@@ -359,3 +359,13 @@ def test_a_graph_without_pictures_trains_on_its_facts(folder, tiny_clip, tmp_pat
     changes |= {"losses": {"e2e": {}, "graph_fact": {}}, "batches.num_pairs": 0}
     run = train(folder / "config.toml", changes)
     assert "link_prediction/both/mrr" in evaluate(run)
+
+
+def test_the_triple_encoder_reads_pictures_while_the_image_tower_trains(folder, whole, tiny_clip):
+    options = {"width": 32, "num_heads": 2, "num_layers": 1, "max_tokens": 4}
+    model = {"name": tiny_clip, "lock_image": False, "graph_layers": 2}
+    model |= {"triple_encoder": "small", "triple_options": options}
+    changes = {"output": str(folder / "unlocked"), "model": model}
+    run = train(whole, changes)
+    assert changed(run, load_config(whole, changes)) >= VISUAL
+    assert 0 < evaluate(run)["link_prediction/tail/mrr"] <= 1

@@ -197,3 +197,18 @@ def test_evaluating_restores_each_part():
     assert before == [part.training for part in model.modules()]
     assert any(before)
     assert not all(before)
+
+
+def test_the_last_groups_of_a_tower_can_train():
+    model = CLIP(8, dict(VISION["timm, mlp"]), dict(TEXT))
+    lock_image_trunk(model, unlocked_groups=1)
+    parts = dict(model.visual.trunk.named_parameters())
+    trained = [name for name, weight in parts.items() if weight.requires_grad]
+    assert 0 < len(trained) < len(parts)
+    before = {name: tensor.clone() for name, tensor in model.visual.trunk.state_dict().items()}
+    model.train()
+    model.encode_image(torch.randn(4, 3, 32, 32)).sum().backward()
+    after = model.visual.trunk.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    for name in changed:  # batch norm's statistics, of what trains alone
+        assert f"{name.rpartition('.')[0]}.weight" in trained

@@ -1,13 +1,11 @@
 """Knowledge-CLIP is open_clip until it is trained, and asks only for what it is given."""
 
 import dataclasses
-import json
 
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIP, CustomTextCLIP
-from safetensors.torch import save_file
+from open_clip.model import CLIP
 
 from kgclip.graph import KnowledgeGraph
 from kgclip.hetero import to_hetero
@@ -325,32 +323,6 @@ def test_the_teacher_stays_what_the_model_was(clip):
     cached = TeacherFeatures(before.text_features, before.image_features, torch.tensor(3.0))
     given = model(image=image, text=text, teacher=cached)
     assert given.teacher_image_features is before.text_features
-
-
-@pytest.fixture(scope="session")
-def hugging_face_folder(tmp_path_factory):
-    """A model folder whose text tower and tokenizer are Hugging Face's, tiny and without a hub."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("hugging_face")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "red"]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    transformers.BertConfig(
-        vocab_size=len(words), intermediate_size=32, max_position_embeddings=12, **size
-    ).save_pretrained(folder)
-    text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "context_length": 12}
-    text |= {"hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}
-    vision = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16}
-    config = {"embed_dim": WIDTH, "vision_cfg": vision, "text_cfg": text}
-    torch.manual_seed(0)
-    untrained = {**text, "hf_model_pretrained": False}
-    model = CustomTextCLIP(embed_dim=WIDTH, vision_cfg=dict(vision), text_cfg=untrained)
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 16}})
-    )
-    return folder
 
 
 @pytest.mark.parametrize(
