@@ -64,7 +64,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "optimizer": {"lr": 1e-3},
     },
 }
-TEXT_SCALE = {"umls": 0.05, "wn18rr": 0.05}  # deviation of the vectors that start as texts
+TEXT_SCALE = {"umls": 0.05, "wn18rr": 0.02}  # deviation of the vectors that start as texts
 
 
 class TextDecoderInput(nn.Module):
