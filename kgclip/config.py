@@ -134,6 +134,8 @@ class TrainConfig(Settings):
     Attributes:
         graph: A saved graph's folder, or a recipe.
         output: Folder of the run.
+        device: Where it trains: ``"auto"`` = a CUDA GPU where there is one, ``"cpu"``,
+            ``"cuda:1"``. What a run is used on later is chosen then.
         model: The towers and the graph part.
         batches: What a step sees.
         trainer: How long and how fast.
@@ -147,6 +149,7 @@ class TrainConfig(Settings):
 
     graph: str
     output: str
+    device: str = "auto"
     model: ModelSettings = ModelSettings()
     batches: BatchOptions = BatchOptions()
     trainer: TrainerOptions

@@ -20,6 +20,7 @@ from torch import Tensor
 from kgclip.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from kgclip.classifier_training import ClassifierOptions, train_classifier
 from kgclip.datasets import find_data, open_dataset
+from kgclip.devices import pick_device
 from kgclip.evaluation.entity_classification import evaluate_entity_classification
 from kgclip.graph import KnowledgeGraph
 from kgclip.nn.classifier import EntityClassifier
@@ -66,6 +67,7 @@ class EntityClassificationConfig(Settings):
             class.
         labels: The tables of classes.
         output: Folder of the run.
+        device: Where it trains and is evaluated: ``"auto"`` = a CUDA GPU where there is one.
         model: The model.
         training: How long and how fast.
         claim: What the run is to show: source, licence, expected figures, by key.
@@ -77,6 +79,7 @@ class EntityClassificationConfig(Settings):
     without_relations: list[str] = pydantic.Field(default_factory=list)
     labels: LabelSettings
     output: str
+    device: str = "auto"
     model: ClassifierSettings = ClassifierSettings()
     training: ClassifierOptions = ClassifierOptions()
     claim: dict[str, Any] = pydantic.Field(default_factory=dict)
@@ -181,10 +184,12 @@ def train(
     config = check_settings(EntityClassificationConfig, read_settings(path, overrides), str(path))
     data = load_data(config)
     torch.manual_seed(config.training.seed)
-    model = build_classifier(data, config.model)
-    rows = torch.arange(data.num_train)
+    device = pick_device(config.device)
+    model = build_classifier(data, config.model).to(device)
+    rows = torch.arange(data.num_train, device=device)
+    labels = data.labels[: data.num_train].to(device)
     began = time.process_time()
-    records = train_classifier(model, rows, data.labels[rows], config.training)
+    records = train_classifier(model, rows, labels, config.training)
     seconds = time.process_time() - began
     output = Path(config.output)
     save_checkpoint(
@@ -211,7 +216,7 @@ def evaluate(run: str | Path) -> dict[str, float]:
     checkpoint = read_checkpoint(run)
     config = check_settings(EntityClassificationConfig, checkpoint.config, str(run))
     data = load_data(config)
-    model = build_classifier(data, config.model)
+    model = build_classifier(data, config.model).to(pick_device(config.device))
     load_checkpoint(run, model)
     with torch.no_grad():
         logits = model.eval()()[data.num_train :]

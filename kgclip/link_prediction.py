@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kgclip.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from kgclip.datasets import open_dataset
+from kgclip.devices import pick_device
 from kgclip.embedding_training import EmbeddingOptions, train_embedding
 from kgclip.evaluation.link_prediction import evaluate_link_prediction
 from kgclip.graph import KnowledgeGraph
@@ -47,6 +48,7 @@ class LinkPredictionConfig(Settings):
             splits train, test and, to stop early, valid.
         graph_options: Keyword arguments of ``read_graph``.
         output: Folder of the run.
+        device: Where it trains and is evaluated: ``"auto"`` = a CUDA GPU where there is one.
         model: The model.
         training: How long and how fast; its seed is that of the weights too.
         claim: What the run is to show: source, licence, expected figures, by key.
@@ -56,6 +58,7 @@ class LinkPredictionConfig(Settings):
     graph: str
     graph_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     output: str
+    device: str = "auto"
     model: EmbeddingSettings = EmbeddingSettings()
     training: EmbeddingOptions = EmbeddingOptions()
     claim: dict[str, Any] = pydantic.Field(default_factory=dict)
@@ -84,7 +87,9 @@ def train(
     parts = triples_by_split(graph)
     if "train" not in parts:
         raise GraphError(f"{config.graph}: no triple has the split train; use graph.split()")
-    model = _build_model(config, graph)
+    device = pick_device(config.device)
+    model = _build_model(config, graph).to(device)
+    parts = {name: triples.to(device) for name, triples in parts.items()}
     records = train_embedding(
         model, parts["train"], options=config.training,
         valid=parts.get("valid"), known=parts.get("test"),
@@ -117,7 +122,9 @@ def evaluate(run: str | Path) -> dict[str, float]:
     parts = triples_by_split(graph)
     if "test" not in parts:
         raise GraphError(f"{config.graph}: no triple has the split test; nothing to evaluate")
-    model = _build_model(config, graph)
+    device = pick_device(config.device)
+    model = _build_model(config, graph).to(device)
+    parts = {name: triples.to(device) for name, triples in parts.items()}
     load_checkpoint(run, model)
     figures = evaluate_link_prediction(
         model.eval(), parts["test"], torch.cat(list(parts.values())), graph.num_entities,

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from kgclip.checkpoint import find_checkpoint, load_average, read_checkpoint
 from kgclip.config import ModelSettings, TrainConfig, check_config
+from kgclip.devices import pick_device
 from kgclip.nn.clip import build_tokenizer, lock_image_trunk, register_model_configs
 from kgclip.nn.lora import add_lora, merge_lora
 from kgclip.nn.model import KnowledgeCLIP, create_model_and_transforms
@@ -146,7 +147,7 @@ def load_weights(run: str | Path, model: KnowledgeCLIP) -> KnowledgeCLIP:
     return merge_lora(model).eval()
 
 
-def open_model(name: str | Path, pretrained: str | None = None) -> OpenedModel:
+def open_model(name: str | Path, pretrained: str | None = None, device: str = "cpu") -> OpenedModel:
     """Open a model.
 
     Args:
@@ -154,14 +155,23 @@ def open_model(name: str | Path, pretrained: str | None = None) -> OpenedModel:
             that open_clip knows, ``hf-hub:…`` and ``local-dir:…`` included.
         pretrained: open_clip's tag of trained weights or a checkpoint file, for an open_clip
             name alone.
+        device: Where the model goes; see :func:`~kgclip.devices.pick_device`.
 
     Returns:
         The model and what goes with it.
 
     Raises:
-        GraphError: If the folder holds neither a run nor an exported model.
+        GraphError: If the folder holds neither a run nor an exported model, or there is no such
+            device.
         ValueError: If it is no folder and open_clip has no such model; says the nearest name.
     """
+    place = pick_device(device)
+    opened = _open(name, pretrained)
+    opened.model.to(place)
+    return opened
+
+
+def _open(name: str | Path, pretrained: str | None) -> OpenedModel:
     folder = Path(name)
     if find_checkpoint(folder) is not None:
         config = check_config(read_checkpoint(folder).config, str(folder))

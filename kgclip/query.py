@@ -68,7 +68,7 @@ def search_entities(
         if text is not None
         else encode_pictures(opened, [(Path(str(image)), None)])
     )[0]
-    scores = encode_graph(opened, graph) @ query.cpu() if graph.num_entities else torch.zeros(0)
+    scores = encode_graph(opened, graph) @ query if graph.num_entities else torch.zeros(0)
     top = scores.argsort(descending=True, stable=True)[:k].tolist()
     names, labels = graph.entities["name"], graph.labels()
     return pl.DataFrame(
@@ -170,9 +170,9 @@ def predict_tails(
     names = graph.relations["label"].fill_null(graph.relations["name"])
     seen = graph.triples.filter(relation=relation_id)["tail"].unique().sort().to_list()
     tails = seen or list(range(graph.num_entities))
-    facts = encode_texts(opened, [f"{names[relation_id]} {labels[tail]}" for tail in tails]).cpu()
+    facts = encode_texts(opened, [f"{names[relation_id]} {labels[tail]}" for tail in tails])
     ego, place = _ego(opened, given_triples(graph), head_id)
-    scores = facts @ encode_graph(opened, ego)[place].cpu()
+    scores = facts @ encode_graph(opened, ego)[place]
     top = scores.argsort(descending=True, stable=True)[:k].tolist()
     falls = _falls(opened, ego, place, facts[top], scores[top]) if explain else {}
     true = set(graph.triples.filter(head=head_id, relation=relation_id)["tail"].to_list())
@@ -199,7 +199,7 @@ def _falls(
         between = (pl.col("head") == place) & (pl.col("tail") == neighbor)
         between |= (pl.col("head") == neighbor) & (pl.col("tail") == place)
         seen = encode_graph(opened, _keep_triples(ego, ~between))[place]
-        falls[labels[neighbor]] = scores - facts @ seen.cpu()
+        falls[labels[neighbor]] = scores - facts @ seen
     return falls
 
 

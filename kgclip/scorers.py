@@ -33,9 +33,14 @@ class FactScorer:
         self, model: KnowledgeCLIP, corpus: Corpus, tokenizer: Callable[[list[str]], Tensor]
     ) -> None:
         self.model, self.corpus, self.tokenizer = model, corpus, tokenizer
-        self.entities = corpus.text_features(model.clip, corpus.text)
+        # Each wording once: a thousand dogs in photographs are one text.
+        self.wordings = list(dict.fromkeys(corpus.labels))
+        place = {wording: number for number, wording in enumerate(self.wordings)}
+        self.wording_ids = torch.tensor([place[label] for label in corpus.labels])
+        self.entities = self._of_entities(tokenizer(self.wordings))
         if model.graph_encoder is not None:
-            edge_index, edge_type = corpus.edges(["train", "inference"])
+            edges = corpus.edges(["train", "inference"])
+            edge_index, edge_type = (ids.to(self.entities.device) for ids in edges)
             relations = corpus.text_features(model.clip, corpus.relation_text)
             seen = model.graph_encoder(self.entities, edge_index, edge_type, relations)
             has_neighbors = seen.any(dim=1, keepdim=True)
@@ -68,9 +73,13 @@ class FactScorer:
         """The fact "relation e" for every entity e. Float [N, D]."""
         if relation not in self._facts:
             label = self.corpus.relation_labels[relation]
-            tokens = self.tokenizer([f"{label} {tail}" for tail in self.corpus.labels])
-            self._facts[relation] = self.corpus.text_features(self.model.clip, tokens)
+            tokens = self.tokenizer([f"{label} {tail}" for tail in self.wordings])
+            self._facts[relation] = self._of_entities(tokens)
         return self._facts[relation]
+
+    def _of_entities(self, tokens: Tensor) -> Tensor:
+        """From one text a wording to one vector an entity. Float [N, D]."""
+        return self.corpus.text_features(self.model.clip, tokens)[self.wording_ids]
 
 
 class TokenScorer:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kgclip.batches import Corpus, KnowledgeBatches
 from kgclip.checkpoint import read_checkpoint
 from kgclip.config import TrainConfig, check_config, load_config
+from kgclip.devices import pick_device
 from kgclip.evaluation.link_prediction import evaluate_link_prediction
 from kgclip.graph import KnowledgeGraph, load_graph
 from kgclip.mined_captions import MinedCaptions
@@ -258,7 +259,9 @@ def train(
     """
     config = load_config(path, overrides)
     graph = open_graph(config)
+    device = pick_device(config.device)
     model, preprocess = build_model(config)
+    model.to(device)
     output = Path(config.output)
     corpus = build_corpus(graph, config, model, preprocess, output / "cache")
     opened = OpenedModel(model, preprocess, build_tokenizer(config.model.name), config)
@@ -290,7 +293,9 @@ def open_graph(config: TrainConfig) -> KnowledgeGraph:
     return drop_unreadable(graph) if config.unreadable_pictures == "skip" else graph
 
 
-def evaluate(run: str | Path, state: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+def evaluate(
+    run: str | Path, state: Mapping[str, Tensor] | None = None, device: str = "auto"
+) -> dict[str, float]:
     """Evaluate a trained run on what its graph holds out; what ``kgclip evaluate`` runs.
 
     Pictures as :func:`~kgclip.tower_evaluation.evaluate_towers` does; triples whose split is
@@ -300,6 +305,7 @@ def evaluate(run: str | Path, state: Mapping[str, Tensor] | None = None) -> dict
     Args:
         run: Folder that :func:`train` wrote.
         state: Weights to evaluate instead of the run's, as ``model.state_dict()`` names them.
+        device: Where; see :func:`~kgclip.devices.pick_device`.
 
     Returns:
         ``retrieval/…``, ``zero_shot/…`` and ``link_prediction/…`` figures, those of the data that
@@ -314,6 +320,7 @@ def evaluate(run: str | Path, state: Mapping[str, Tensor] | None = None) -> dict
     load_weights(run, model)
     if state is not None:
         model.load_state_dict(state)
+    model.to(pick_device(device))
     corpus = build_corpus(graph, config, model, preprocess, Path(run) / "cache")
     tokenizer = build_tokenizer(config.model.name)
     return {

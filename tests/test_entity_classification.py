@@ -12,6 +12,7 @@ from kgclip.entity_classification import (
 )
 from kgclip.settings import check_settings, read_settings
 from kgclip.tables import GraphError
+from tests.pretended_gpu import PretendedGPU
 
 AIFB = Path(__file__).parent.parent / "benchmarks" / "configs" / "aifb.toml"
 
@@ -44,6 +45,15 @@ def test_a_config_becomes_a_run_and_its_figures(config, tmp_path):
     assert figures["count"] == 6
     assert (run / "log.jsonl").read_text().count("\n") == 50
     assert evaluate(train(config, {"output": str(tmp_path / "b")}))["accuracy"] == 1.0
+
+
+def test_on_a_gpu_the_figures_are_the_same(config, tmp_path):
+    expected = evaluate(train(config))
+    with PretendedGPU() as gpu:
+        found = evaluate(train(config, {"output": str(tmp_path / "far"), "device": "cuda"}))
+        assert gpu.seen > 1000
+    del found["cpu_seconds"], expected["cpu_seconds"]
+    assert found == expected
 
 
 def test_relations_that_tell_the_class_can_be_left_out(config):

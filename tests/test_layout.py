@@ -192,26 +192,29 @@ LAYOUT = {
     "config": "settings tables batches trainer nn.losses nn.triples",
     "classifier_training": "torch progress evaluation.entity_classification",
     "datasets": "graph sources storage tables",
-    "link_prediction": "checkpoint datasets embedding_training graph settings tables torch"
+    "devices": "tables torch",
+    "link_prediction": "checkpoint datasets devices embedding_training graph settings tables torch"
     " nn.embedding evaluation.link_prediction",
-    "entity_classification": "checkpoint classifier_training datasets graph settings tables torch"
-    " nn.classifier evaluation.entity_classification",
+    "entity_classification": "checkpoint classifier_training datasets devices graph settings tables"
+    " torch nn.classifier evaluation.entity_classification",
     "tasks": "checkpoint entity_classification link_prediction settings tables training",
     "graph_similarity": "torch",
     "terms": "tables torch batches config graph_similarity trainer nn.losses",
     "scorers": "torch batches nn.model nn.tokens nn.triples",
     "tower_evaluation": "graph torch batches config metrics model_evaluation models report"
     " report_text sources nn.clip nn.model evaluation.retrieval evaluation.zero_shot",
-    "training": "tables graph recipe config torch batches checkpoint mined_captions negatives"
-    " model_evaluation models scorers terms token_triples tower_evaluation trainer nn.clip"
-    " nn.features nn.model nn.pictures nn.teacher nn.tokens nn.triples evaluation.link_prediction",
+    "training": "tables graph recipe config devices torch batches checkpoint mined_captions"
+    " negatives model_evaluation models scorers terms token_triples tower_evaluation trainer"
+    " nn.clip nn.features nn.model nn.pictures nn.teacher nn.tokens nn.triples"
+    " evaluation.link_prediction",
     "weights": "torch",
     "model_evaluation": "tables graph probes sources.pairs torch models nn.features nn.pictures"
     " nn.tokens evaluation.probes evaluation.retrieval evaluation.zero_shot",
     "query": "graph hetero tables torch models model_evaluation",
     "fact_evaluation": "analysis.modalities graph query tables torch models model_evaluation"
     " nn.missing evaluation.link_prediction evaluation.ranking",
-    "models": "tables config torch open_clip safetensors checkpoint nn.clip nn.lora nn.model",
+    "models": "tables config devices torch open_clip safetensors checkpoint nn.clip nn.lora"
+    " nn.model",
     "experiments": "",
     "experiments.pool": "torch",
     "experiments.scene_data": "graph torch nn.scene_graph sources.openmoji_scenes",

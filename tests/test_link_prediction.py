@@ -9,6 +9,7 @@ from kgclip import read_graph
 from kgclip.link_prediction import LinkPredictionConfig, evaluate, train, triples_by_split
 from kgclip.settings import check_settings, read_settings
 from kgclip.tables import GraphError
+from tests.pretended_gpu import PretendedGPU
 
 CONFIGS = Path(__file__).parent.parent / "benchmarks" / "configs"
 
@@ -46,6 +47,15 @@ def test_a_config_becomes_a_run_and_its_figures(config, tmp_path):
     assert again == figures
     other = evaluate(train(config, {"training.seed": 5, "output": str(tmp_path / "other")}))
     assert other != figures
+
+
+def test_on_a_gpu_the_figures_are_the_same(config, tmp_path):
+    expected = evaluate(train(config))
+    with PretendedGPU() as gpu:
+        found = evaluate(train(config, {"output": str(tmp_path / "far"), "device": "cuda"}))
+        assert gpu.seen > 1000
+    del found["cpu_seconds"], expected["cpu_seconds"]
+    assert found == expected
 
 
 def test_triples_without_a_split_are_trained_on(tmp_path):

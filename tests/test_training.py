@@ -13,11 +13,16 @@ from typer.testing import CliRunner
 from kgclip.checkpoint import read_checkpoint
 from kgclip.cli import app
 from kgclip.config import load_config
+from kgclip.fact_evaluation import evaluate_facts, evaluate_linking
 from kgclip.graph import KnowledgeGraph, load_graph
 from kgclip.metrics import load_metrics
+from kgclip.model_evaluation import evaluate_pairs, evaluate_questions, graph_pictures
 from kgclip.models import build_model, open_model, start_state
+from kgclip.probes import build_probes
+from kgclip.query import encode_graph, predict_tails, search_entities
 from kgclip.tables import GraphError, build_tables
 from kgclip.training import evaluate, train
+from tests.pretended_gpu import PretendedGPU
 
 CONFIG = """
 graph = "{graph}"
@@ -293,6 +298,29 @@ def test_start_and_result_stand_side_by_side(folder, tmp_path):
     assert "kgclip wiseft" in page
 
 
+def answers(folder, device):
+    """What every command that opens a model would print."""
+    opened, graph = open_model(folder / "run", device=device), load_graph(folder / "graph")
+    picture = graph_pictures(graph)[0].path
+    return [
+        encode_graph(opened, graph).cpu().tolist(),
+        *(search_entities(opened, graph, **asked).to_dicts()
+          for asked in ({"text": "a country"}, {"image": picture})),
+        predict_tails(opened, graph, "country:KE", "borders"),
+        evaluate_facts(opened, graph),
+        evaluate_linking(opened, graph),
+        evaluate_questions(opened, build_probes(graph), folder / "graph"),
+        evaluate_pairs(opened, graph),
+    ]  # fmt: skip
+
+
+def test_on_a_gpu_every_question_has_the_same_answer(folder):
+    with PretendedGPU() as gpu:
+        found = answers(folder, "cuda")
+        assert gpu.seen > 1000
+    assert found == answers(folder, "cpu")
+
+
 def test_what_a_run_cannot_use_is_named(folder, tiny_clip, tmp_path):
     other, _ = build_model(load_config(folder / "config.toml"))
     torch.save(other.clip.state_dict(), tmp_path / "other.pt")
@@ -369,3 +397,40 @@ def test_the_triple_encoder_reads_pictures_while_the_image_tower_trains(folder, 
     run = train(whole, changes)
     assert changed(run, load_config(whole, changes)) >= VISUAL
     assert 0 < evaluate(run)["link_prediction/tail/mrr"] <= 1
+
+
+def figures_of(run):
+    return load_metrics(run / "metrics.json")["results"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"batches.num_neighbors": [4, 2], "model.lock_text": True},
+        {"model.lock_image": False, "batches.chunk_size": 3, "trainer.ema_decay": 0.5},
+        {"model.lock_image": False, "model.lora": {"rank": 2}, "trainer.accumulate": 2},
+        {"losses": {name: {} for name in ("contrastive", "text_negatives", "negclip", "margin")}},
+    ],
+)
+def test_on_a_gpu_a_run_gives_the_same_figures(folder, tiny_clip, tmp_path, changes):
+    changes = {"model": {"name": tiny_clip, "graph_layers": 1}, **changes}
+    near, far = ({**changes, "output": str(tmp_path / name)} for name in ("near", "far"))
+    expected = train(folder / "config.toml", {**near, "device": "cpu"})
+    with PretendedGPU() as gpu:
+        run = train(folder / "config.toml", {**far, "device": "cuda"})
+        assert gpu.seen > 1000
+        figures = evaluate(run, device="cuda")
+    assert figures_of(run) == figures_of(expected)
+    assert figures == evaluate(expected, device="cpu")
+
+
+@pytest.mark.parametrize("model", [{}, {"lock_text": True}, {"lock_image": False}])
+def test_on_a_gpu_the_whole_method_gives_the_same_figures(whole, tiny_clip, tmp_path, model):
+    changes = {"model.name": tiny_clip} | {f"model.{key}": value for key, value in model.items()}
+    near, far = ({**changes, "output": str(tmp_path / name)} for name in ("near", "far"))
+    expected = train(whole, near)
+    with PretendedGPU():
+        run = train(whole, {**far, "device": "cuda"})
+        assert evaluate(run, device="cuda") == evaluate(expected)
+    assert figures_of(run) == figures_of(expected)

@@ -127,5 +127,5 @@ def encode(model: str, pretrained: str | None, graph: KnowledgeGraph) -> np.ndar
     from kgclip.models import open_model  # loads torch
     from kgclip.query import encode_graph
 
-    vectors: np.ndarray = encode_graph(open_model(model, pretrained), graph).cpu().numpy()
+    vectors: np.ndarray = encode_graph(open_model(model, pretrained, "auto"), graph).cpu().numpy()
     return vectors

@@ -31,7 +31,7 @@ def embed(
     from kgclip.models import open_model
     from kgclip.query import encode_graph
 
-    opened = open_model(model, pretrained)
+    opened = open_model(model, pretrained, "auto")
     if graph is not None:
         loaded = load_graph(graph)
         names, vectors = loaded.entities["name"].to_list(), encode_graph(opened, loaded)

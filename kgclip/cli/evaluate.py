@@ -58,7 +58,7 @@ def evaluate(
     else:
         from kgclip.models import open_model  # loads torch
 
-        opened = open_model(model, pretrained)
+        opened = open_model(model, pretrained, "auto")
         found = _evaluate_data(opened, pairs, classes, template, probes, images)
         found |= _evaluate_graphs(opened, facts, names, linking)
         metrics = {f"{name}/{key}": v for name, part in found.items() for key, v in part.items()}

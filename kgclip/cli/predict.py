@@ -38,7 +38,7 @@ def predict(
     loaded = load_graph(graph)
     if fact:
         loaded = query.add_entity(loaded, head, [_split(given) for given in fact])
-    answers = query.predict_tails(open_model(model, pretrained), loaded, head, relation, k)
+    answers = query.predict_tails(open_model(model, pretrained, "auto"), loaded, head, relation, k)
     if as_json:
         rows = [dataclasses.asdict(answer) for answer in answers]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -29,7 +29,7 @@ def search(
 
     loaded = load_graph(graph)
     wanted = {"image": query} if image else {"text": query}
-    found = ask.search_entities(open_model(model, pretrained), loaded, k=k, **wanted)
+    found = ask.search_entities(open_model(model, pretrained, "auto"), loaded, k=k, **wanted)
     if as_json:
         typer.echo(json.dumps(found.to_dicts(), indent=2, ensure_ascii=False))
         return

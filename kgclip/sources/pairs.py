@@ -49,8 +49,8 @@ def read_pairs(
         caption_key: Column of the captions in a CSV, or key of a shard's JSON captions.
         separator: Of the CSV's fields; ``None`` = a tab if the header has one, else a comma.
         triples: Make the captions entities, and triples of the pairs.
-        on_error: ``"raise"``, or ``"skip"`` = leave out pairs without picture file or caption, and
-            warn with their number.
+        on_error: ``"raise"``, or ``"skip"`` = leave out pairs without picture file or caption and
+            what is behind a shard's damage, and warn with their number.
 
     Returns:
         The tables, pictures in the order of their first caption.
@@ -164,15 +164,15 @@ def _shard(
                 if suffix in PICTURE_SUFFIXES + _CAPTION_SUFFIXES:
                     samples.setdefault(key, {})[suffix] = stream.read()
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise GraphError(f"{file}: damaged or cut off ({error}); fetch the shard again") from error
+        report(f"{file}: damaged or cut off after {len(samples)} samples ({error})")
     target = folder / file.stem
     target.mkdir(parents=True, exist_ok=True)
     for key, parts in samples.items():
         picture = next((suffix for suffix in PICTURE_SUFFIXES if suffix in parts), None)
         caption = _caption(parts, caption_key)
         if picture is None or caption is None:
-            missing = "picture" if picture is None else "caption"
-            report(f"{file}: sample {key!r}: no {missing}")
+            wanted = f"no caption in .txt, or in .json under {caption_key!r}"
+            report(f"{file}: sample {key!r}: {'no picture' if picture is None else wanted}")
             continue
         name = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}{picture}"  # no path of the archive
         (target / name).write_bytes(parts[picture])

@@ -147,3 +147,24 @@ def test_bad_shards(tmp_path, pictures):
     shard.write_bytes(shard.read_bytes()[:700])
     with pytest.raises(GraphError, match="damaged or cut off"):
         read_graph(shard, format="pairs", images=tmp_path)
+
+
+def test_broken_samples_of_shards_are_named_or_counted(tmp_path, pictures):
+    (tmp_path / "shards").mkdir()
+    red, blue = ((pictures / name).read_bytes() for name in ("a.png", "b.png"))
+    write_shard(
+        tmp_path / "shards/0.tar",
+        [("1.png", red), ("1.txt", b"a red square"), ("2.png", blue), ("2.json", b"{not JSON"),
+         ("3.png", blue), ("3.txt", b"\xff\xfe"), ("4.txt", b"no picture")],
+    )  # fmt: skip
+    cut = write_shard(
+        tmp_path / "shards/1.tar",
+        [("1.png", blue), ("1.txt", b"a blue one"), ("2.png", bytes(5000)), ("2.txt", b"lost")],
+    )
+    cut.write_bytes(cut.read_bytes()[: 512 * 4 + 3000])
+    wanted = {"format": "pairs", "images": tmp_path / "unpacked"}
+    with pytest.raises(GraphError, match=r"0\.tar: sample '2': no caption in \.txt, or in \.json"):
+        read_graph(tmp_path / "shards", **wanted)
+    with pytest.warns(UserWarning, match="4 pairs left out"):
+        graph = read_graph(tmp_path / "shards", **wanted, on_error="skip")
+    assert graph.texts["text"].to_list() == ["a red square", "a blue one"]
