@@ -13,7 +13,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kgclip.nn import edge_kernels
 from kgclip.nn.composition import COMPOSITIONS, PairPlan, compose_and_sum, plan_pairs
+from kgclip.nn.edge_kernels import EdgePlan, plan_edges, sum_composed_edges
 from kgclip.nn.edges import check_edges, check_features
 from kgclip.nn.propagation import PLANS, full_precision
 
@@ -127,7 +129,11 @@ class CompGCNConv(nn.Module):
         plan = self._plan(x, edge_index, edge_type, len(relations))
         relations = torch.cat([relations, self.loop_relation[None]])
         with full_precision(x):
-            sums = compose_and_sum(x, relations, plan, self.composition, 3 * len(x))
+            sums = (
+                sum_composed_edges(x, relations, plan, self.composition)
+                if isinstance(plan, EdgePlan)
+                else compose_and_sum(x, relations, plan, self.composition, 3 * len(x))
+            )
         sums, weight = sums.reshape(len(x), 3 * x.shape[1]), self.weight.flatten(0, 1)
         out = sums @ weight if self.bias is None else torch.addmm(self.bias, sums, weight)
         result: Tensor = out + x if self.residual else out
@@ -156,9 +162,10 @@ class CompGCNConv(nn.Module):
 
     def _plan(
         self, x: Tensor, edge_index: Tensor, edge_type: Tensor, num_relations: int
-    ) -> PairPlan:
-        details = ("compgcn", len(x), num_relations, self.norm, self.combine, x.dtype)
-        plan: PairPlan | None = PLANS.find(edge_index, edge_type, *details)
+    ) -> PairPlan | EdgePlan:
+        plan_graph = plan_edges if self._has_kernel(x) else plan_pairs
+        details = (plan_graph, len(x), num_relations, self.norm, self.combine, x.dtype)
+        plan: PairPlan | EdgePlan | None = PLANS.find(edge_index, edge_type, *details)
         if plan is None:
             check_edges(edge_index, edge_type, len(x), num_relations)
             # A loop is an edge of one more relation; a row is a receiver and a direction.
@@ -168,9 +175,16 @@ class CompGCNConv(nn.Module):
             row = 3 * target + torch.div(2 * kind, num_relations, rounding_mode="floor")
             weight = self._coefficients(source, row, kind < num_relations).to(x.dtype)
             sizes = len(x), 3 * len(x), num_relations + 1
-            plan = plan_pairs(torch.stack([source, row]), kind, weight, sizes)
+            plan = plan_graph(torch.stack([source, row]), kind, weight, sizes)
             PLANS.keep(plan, edge_index, edge_type, *details)
         return plan
+
+    def _has_kernel(self, x: Tensor) -> bool:
+        return (
+            x.device.type == "cpu"
+            and x.dtype in edge_kernels.DTYPES
+            and self.composition in edge_kernels.COMPOSITIONS
+        )
 
     def _coefficients(self, source: Tensor, row: Tensor, is_edge: Tensor) -> Tensor:
         """Weight c of each edge; 1 of each loop. Double [E + N]."""

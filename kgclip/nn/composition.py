@@ -3,7 +3,8 @@
 Every composition is linear in the entity, so Σ_j c φ(x_j, z_r) over the neighbours j by one
 relation is φ(Σ_j c x_j, z_r): as many compositions as there are (relation, receiver) pairs instead
 of one an edge, or as (relation, sender) pairs where those are far fewer. The backward pass has
-pairs of its own, in the order of the senders, so that a block writes few rows both ways.
+pairs of its own, in the order of the senders, so that a block writes few rows both ways. On the CPU
+``"mult"`` and ``"sub"`` are left to :mod:`kgclip.nn.edge_kernels`, which need no pairs.
 
 Memory beside input and output: one block of 4,096 pairs, and the plan, which takes about 180 bytes
 an edge and entity at most and lives as long as the graph's tensors. Nothing else is kept for the

@@ -10,8 +10,9 @@ from torch_geometric.nn import HGTConv as PyGHGTConv
 from torch_geometric.nn import RGATConv as PyGRGATConv
 from torch_geometric.nn import RGCNConv as PyGRGCNConv
 
+from kgclip.nn import edge_kernels
 from kgclip.nn.compgcn import CompGCNConv
-from kgclip.nn.composition import COMPOSITIONS, compose
+from kgclip.nn.composition import COMPOSITIONS, PairPlan, compose
 from kgclip.nn.convs import CONVS, GatedResidual
 from kgclip.nn.hgt import HGTConv
 from kgclip.nn.relation_gate import RelationGateConv
@@ -347,7 +348,9 @@ def test_correlation_is_the_sum_it_says():
 @pytest.mark.parametrize("composition", COMPOSITIONS)
 @pytest.mark.parametrize("norm", ["mean", "sym"])
 @pytest.mark.parametrize("combine", ["sum", "mean3"])
-def test_every_compgcn_equals_the_slow_form(composition, norm, combine):
+@pytest.mark.parametrize("dtypes", [edge_kernels.DTYPES, ()], ids=["compiled", "in pairs"])
+def test_every_compgcn_equals_the_slow_form(composition, norm, combine, dtypes, monkeypatch):
+    monkeypatch.setattr(edge_kernels, "DTYPES", dtypes)
     options = {"composition": composition, "norm": norm, "combine": combine}
     conv = CompGCNConv(IN, OUT, RELATIONS, **options).double()
     for graph in GRAPHS.values():
@@ -361,6 +364,7 @@ def test_every_compgcn_equals_the_slow_form(composition, norm, combine):
 @pytest.mark.parametrize(("senders", "receivers"), [(9, 9), (2, 9), (9, 2)])
 def test_compgcn_in_many_blocks_equals_the_slow_form(composition, senders, receivers, monkeypatch):
     monkeypatch.setattr("kgclip.nn.composition._ROWS", 4)
+    monkeypatch.setattr(edge_kernels, "DTYPES", ())
     edges = [(i % senders, i // 2 % receivers, i % 3) for i in range(54)]
     edges += [(t, s, 5) for s, t, _ in edges[:20]]  # few receivers where there are few senders
     conv = CompGCNConv(IN, OUT, RELATIONS, composition=composition).double()
@@ -373,6 +377,36 @@ def test_compgcn_in_many_blocks_equals_the_slow_form(composition, senders, recei
     assert any(many_receivers)
     assert not all(many_senders)
     assert len(plan.forward) > 3
+
+
+@pytest.mark.parametrize("composition", edge_kernels.COMPOSITIONS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_compiled_sums_are_those_in_pairs(composition, threads, monkeypatch):
+    torch.manual_seed(0)
+    conv = CompGCNConv(IN, OUT, 100, composition=composition)
+    x, grad = torch.randn(500, IN), torch.randn(500, OUT)
+    graph = torch.randint(500, (2, 40_000)), torch.randint(100, (40_000,))
+    found = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    for dtypes in (edge_kernels.DTYPES, ()):
+        monkeypatch.setattr(edge_kernels, "DTYPES", dtypes)
+        leaf = x.clone().requires_grad_()
+        out = conv(leaf, *graph)
+        found.append([out, *torch.autograd.grad(out, [leaf, conv.relations], grad)])
+    torch.set_num_threads(before)
+    assert isinstance(conv._plan(x, *graph, 100), PairPlan)
+    for mine, theirs in zip(*found, strict=True):
+        assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_a_compiled_sum_lets_what_is_not_finite_through():
+    conv = CompGCNConv(IN, OUT, 2)
+    x = torch.ones(3, IN)
+    x[0, 0] = torch.inf
+    out = conv(x, torch.tensor([[0], [1]]), torch.tensor([0]))
+    assert not out[:2].isfinite().any()
+    assert out[2].isfinite().all()
 
 
 def test_a_residual_adds_the_input():
