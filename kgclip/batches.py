@@ -88,7 +88,8 @@ class Corpus:
         num_cut: Texts longer than the tower reads, whose end is cut off.
         image_entity: Entity of each picture. Long [I].
         image_split: Split of each picture. I strings.
-        same_image: First row with the same bytes, itself if it is the first. Long [I].
+        same_image: First row with the same box of the same bytes, itself if it is the first. Long
+            [I].
         first_image: First picture of each entity, -1 = none. Long [N].
     """
 
@@ -127,7 +128,7 @@ class Corpus:
         self.image_features, self.image_tokens = image_features, image_tokens
         self.image_entity = torch.from_numpy(graph.images["entity"].to_numpy().copy())
         self.image_split = _splits(graph, "images", unsplit="train")
-        self.same_image = _first_with_same_bytes(graph.images["sha256"].to_list())
+        self.same_image = _first_alike(graph.images)
         self.first_image = torch.full((len(self.labels),), -1)
         backwards = torch.arange(len(self.image_entity)).flip(0)
         self.first_image[self.image_entity[backwards]] = backwards
@@ -240,12 +241,14 @@ def _pair_ids(graph: KnowledgeGraph, labels: Sequence[str]) -> Tensor:
     )
 
 
-def _first_with_same_bytes(digests: list[str | None]) -> Tensor:
-    first: dict[str, int] = {}
+def _first_alike(images: pl.DataFrame) -> Tensor:
+    first: dict[tuple[str, str], int] = {}
+    rows = images.select("sha256", "box").iter_rows()
     return torch.tensor(
-        [row if key is None else first.setdefault(key, row) for row, key in enumerate(digests)],
+        [row if digest is None else first.setdefault((digest, repr(box)), row)
+         for row, (digest, box) in enumerate(rows)],
         dtype=torch.long,
-    )
+    )  # fmt: skip
 
 
 def _splits(graph: KnowledgeGraph, table: str, unsplit: str) -> np.ndarray:

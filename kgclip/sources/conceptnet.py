@@ -47,17 +47,20 @@ _SPOKEN = pl.Struct({**dict.fromkeys(_SURFACES, pl.String()), "weight": pl.Float
 _WORD = 8  # bytes
 _TAB, _NEWLINE = b"\t\n"
 
-# JSON as ConceptNet writes it, without escapes, in two parts; other lines go to a real parser.
-# Many lines have the same first part: it is checked and read once for all of them.
+# JSON as ConceptNet writes it, in two parts; other lines go to a real parser. Many lines have the
+# same first part, without escapes: it is checked and read once for all of them.
 _TEXT = r'[^"\\\x00-\x1f]*'
+# Escapes that every parser reads alike: half a character of two halves is not among them.
+_ESCAPE = r'\\(?:["\\/bfnrt]|u(?:[0-9abcefABCEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))'
+_SAID = rf"{_TEXT}(?:{_ESCAPE}{_TEXT})*"
 _PAIR = rf'"[a-z]+": "{_TEXT}"'
 _GIVER = rf"\{{{_PAIR}(?:, {_PAIR})*\}}"
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
 _FIRST = rf'^\{{"dataset": "({_TEXT})", "license": "{_TEXT}", "sources": \[{_GIVER}(?:, {_GIVER})*$'
 _BETWEEN = "], "
 _SECOND = (
-    rf'^(?:"surfaceEnd": "{_TEXT}", )?(?:"surfaceStart": "{_TEXT}", )?'
-    rf'(?:"surfaceText": "{_TEXT}", )?"weight": {_NUMBER}\}}$'
+    rf'^(?:"surfaceEnd": "{_SAID}", )?(?:"surfaceStart": "{_SAID}", )?'
+    rf'(?:"surfaceText": "{_SAID}", )?"weight": {_NUMBER}\}}$'
 )
 
 
@@ -449,7 +452,7 @@ def _parse_usual(texts: pl.Series) -> pl.DataFrame:
     first, second = parts.get_columns()
     dataset = _datasets(first)
     usual = second.str.contains(_SECOND).fill_null(False) & dataset.is_not_null()
-    # What the pattern has seen has no escapes and no name twice: any parser reads it alike.
+    # What the pattern has seen has no name twice: any parser reads it alike.
     about = ("{" + second.set(~usual, None)).str.json_decode(_SPOKEN)
     return about.struct.unnest().select(
         dataset.set(~usual, None).alias("dataset"), "weight", *_SURFACES
@@ -490,6 +493,7 @@ class _Collected:
         self.triples: list[pl.DataFrame] = []
         self.links: list[pl.DataFrame] = []
         self.texts: list[pl.DataFrame] = []
+        self._said: list[pl.DataFrame] = []  # of one batch
 
     def add(self, found: list[pl.DataFrame], wanted: pl.Expr | None) -> None:
         """Take the facts that are wanted, in the order of their lines."""
@@ -497,6 +501,10 @@ class _Collected:
             self._add_rows(rows if wanted is None else rows.filter(wanted)) for rows in found
         ]
         self.triples.append(pl.concat(triples).sort("row").drop("row"))
+        if self._said:
+            said = pl.concat(self._said).sort("row", maintain_order=True).drop("row")
+            self.texts.append(said)
+            self._said = []
 
     def _add_rows(self, rows: pl.DataFrame) -> pl.DataFrame:
         rows = rows.with_columns(pl.col("start").cast(self.entity))
@@ -519,8 +527,8 @@ class _Collected:
             ("surfaceEnd", "end", "alias"),
             ("surfaceText", "start", "description"),
         ):
-            texts = rows.select(entity=owner, text=column, kind=pl.lit(kind))
-            self.texts.append(texts.drop_nulls("text"))
+            texts = rows.select("row", entity=owner, text=column, kind=pl.lit(kind))
+            self._said.append(texts.drop_nulls("text"))
 
     def frames(self, fold: bool) -> dict[str, pl.DataFrame]:
         """The tables' columns; entities and relations are numbered as they are first met."""

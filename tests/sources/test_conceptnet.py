@@ -145,6 +145,33 @@ def test_any_line_is_read_as_the_slow_reader_reads_it(tmp_path_factory, rows, pi
         assert facts(read_conceptnet(file, languages="en")) == slow_facts(rows, in_english)
 
 
+PIECES = [
+    "a", "é", "]], ", '"', "\\", "\\x", "\\u12", *("\\" + letter for letter in '"\\/bfnrt'),
+    *("\\u" + digits for digits in ("0041", "00e9", "D7ff", "uFFFF", "ud83d", "d83d", "dE00")),
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_whatever_the_quick_parser_takes_json_reads_alike(said, in_name):
+    text = (
+        '{"dataset": "/d/x", "license": "l", "sources": [{"contributor": "c"}], '
+        f'"surfaceEnd": "{said if in_name else ""}", "surfaceStart": "s", '
+        f'"surfaceText": "{said}", "weight": 1.5}}'
+    )
+    (found,) = conceptnet._parse_usual(pl.Series([text])).rows()
+    if found[1] is not None:
+        assert list(found) == conceptnet._parse_info(text)
+
+
+def test_quotes_and_lines_within_what_was_said_are_usual():
+    row = line("/r/IsA", "/c/en/a", "/c/en/b", surfaceText='[[a]]\n"is"\\ [[b]]')
+    text = row.split("\t")[-1]
+    assert "\\n" in text
+    (found,) = conceptnet._parse_usual(pl.Series([text.rstrip()])).rows()
+    assert found[1] == 1.0
+
+
 def test_beginnings_longer_than_a_word_and_odd_characters(tmp_path):
     lines = [
         line("/r/EtymologicallyRelatedTo", "/c/roa_opt/a", "/c/roa_opt/\x01b", weight=0.1234567),
