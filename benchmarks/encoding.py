@@ -126,7 +126,8 @@ def measure_cache(data: Path, repeats: int, cache: Path) -> dict[str, Any]:
     texts, more = _timed(lambda: corpus.cache_texts(model.clip, cache))
     print(f"  cache of {len(pictures)} pictures and {len(corpus.text)} labels: "
           f"{seconds + more:.0f} s", flush=True)  # fmt: skip
-    whole = Corpus(graph, tokenizer, torch.stack([preprocess(read_picture(*p)) for p in pictures]))
+    decoded = [preprocess(read_picture(Picture(*one))) for one in pictures]
+    whole = Corpus(graph, tokenizer, torch.stack(decoded))
     types = graph.entities["type"].to_list()
     cached = KnowledgeBatches(corpus, types, OPTIONS, model.clip, texts=texts)
     towers = KnowledgeBatches(whole, types, OPTIONS, model.clip)
