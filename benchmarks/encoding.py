@@ -40,9 +40,9 @@ from kgclip.joining import Rule, apply_rules
 from kgclip.nn import KnowledgeCLIP, cache_image_features, create_model_and_transforms
 from kgclip.nn.chunks import encode_in_chunks
 from kgclip.nn.clip import build_tokenizer
-from kgclip.nn.features import read_picture
 from kgclip.nn.losses import E2ELoss, G2ELoss
 from kgclip.nn.model import GraphEncoder
+from kgclip.nn.pictures import Picture, read_picture
 from kgclip.nn.tokens import encode_text_trimmed, text_tower
 
 NAME = "ViT-B-32"
