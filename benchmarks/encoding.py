@@ -19,7 +19,6 @@ import dataclasses
 import functools
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import open_clip
 import polars as pl
 import torch
 from open_clip.loss import ClipLoss
+from processes import peak_mib
 from report import compare_pairs, write_report
 
 from kgclip import KnowledgeGraph, read_graph
@@ -236,8 +236,7 @@ def gradient_of_many(chunk: int) -> dict[str, float]:
         return loss.detach()
 
     loss, seconds = _timed(step, grad=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"peak_gib": peak, "seconds": seconds, "loss": float(loss)}
+    return {"peak_gib": peak_mib() / 1024, "seconds": seconds, "loss": float(loss)}
 
 
 def _clip() -> tuple[Any, Callable[[list[str]], torch.Tensor]]:

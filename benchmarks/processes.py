@@ -50,6 +50,18 @@ def measured(job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def peak_mib() -> float:
+    """Peak memory of this process alone, in MiB.
+
+    On Linux not from ``getrusage``, whose peak a new process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def write_report(file: Path, question: str, packages: list[str], **content: Any) -> None:
     """Write figures as JSON, with machine, versions, command and date."""
     report = {
