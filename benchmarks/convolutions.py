@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from processes import run_alone, write_report
+from processes import peak_mib, resident_mib, run_alone, write_report
 from torch_geometric.nn import FastRGCNConv
 from torch_geometric.nn import RGCNConv as PyGRGCNConv
 
@@ -110,14 +110,9 @@ def extra_memory(name: str, kind: str) -> float:
     x = torch.randn(nodes, width, requires_grad=True)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _memory("VmRSS")
+    before = resident_mib()
     conv(x, *graph).square().sum().backward()
-    return _memory("VmHWM") - before
-
-
-def _memory(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+    return peak_mib() - before
 
 
 def compare_memory(name: str) -> dict[str, Any]:

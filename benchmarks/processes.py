@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_STATUS = Path("/proc/self/status")
+
 
 def run_alone(script: str, *arguments: str, threads: int = 1) -> dict[str, Any]:
     """Run a script in a fresh process and read the JSON of its last line.
@@ -38,15 +40,15 @@ def run_alone(script: str, *arguments: str, threads: int = 1) -> dict[str, Any]:
 
 def measured(job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Do a job; returns what it says, its wall and CPU seconds, and the process's peak memory."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     wall, cpu = time.perf_counter(), time.process_time()
     result = job()
     return {
         **result,
         "wall_seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
-        "import_mb": before / 1024,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "import_mb": before,
+        "peak_mb": peak_mib(),
     }
 
 
@@ -55,11 +57,19 @@ def peak_mib() -> float:
 
     On Linux not from ``getrusage``, whose peak a new process inherits from the one that started it.
     """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = status.read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    if _STATUS.is_file():
+        return _status_mib("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def resident_mib() -> float:
+    """Memory that this process holds now, in MiB; on Linux alone."""
+    return _status_mib("VmRSS")
+
+
+def _status_mib(field: str) -> float:
+    lines = _STATUS.read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def write_report(file: Path, question: str, packages: list[str], **content: Any) -> None:

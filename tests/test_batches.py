@@ -72,6 +72,19 @@ def batches(graph_, corpus, clip, **options):
     )
 
 
+def test_pictures_are_the_same_by_bytes_and_box():
+    first, second = [0.0, 0.0, 5.0, 5.0], [5.0, 0.0, 5.0, 5.0]
+    images = {
+        "entity": [0] * 6,
+        "path": list("abcdef"),
+        "sha256": ["x", "x", "x", "y", None, None],
+        "box": [first, second, first, first, None, None],
+    }
+    graph = KnowledgeGraph(build_tables({"entities": {"name": ["e"]}, "images": images}))
+    corpus = Corpus(graph, tokenizer, torch.zeros(6, 2))
+    assert corpus.same_image.tolist() == [0, 1, 0, 3, 4, 5]
+
+
 def test_corpus_says_what_the_graph_says(corpus):
     assert corpus.labels == NAMES
     assert corpus.relation_labels == ["likes", "near"]

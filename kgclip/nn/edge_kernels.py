@@ -62,7 +62,7 @@ def plan_edges(
         edge_index: Senders and receivers. Long [2, E], on the CPU.
         edge_type: Long [E].
         weight: Of each edge. Float [E].
-        sizes: Number of senders, of receivers and of relations.
+        sizes: Number of senders, of receivers and, as pairs need it, of relations.
     """
     senders, receivers = edge_index
     return EdgePlan(
@@ -78,57 +78,58 @@ def _runs(near: Tensor, far: Tensor, edge_type: Tensor, weight: Tensor, size: in
 
 
 @_compiled
-def _sum_products(first, last, start, far, relation, weight, x, relations, out):  # type: ignore[no-untyped-def]
-    for row in range(first, last):
-        total = out[row]
-        total[:] = 0
-        for edge in range(start[row], start[row + 1]):
-            head, own, share = x[far[edge]], relations[relation[edge]], weight[edge]
-            for k in range(len(total)):
-                total[k] += share * head[k] * own[k]
+def _product(head, own):  # type: ignore[no-untyped-def]
+    return head * own
 
 
 @_compiled
-def _sum_differences(first, last, start, far, relation, weight, x, relations, out):  # type: ignore[no-untyped-def]
-    for row in range(first, last):
-        total = out[row]
-        total[:] = 0
-        for edge in range(start[row], start[row + 1]):
-            head, own, share = x[far[edge]], relations[relation[edge]], weight[edge]
-            for k in range(len(total)):
-                total[k] += share * (head[k] - own[k])
+def _product_back(value, head, own):  # type: ignore[no-untyped-def]
+    return value * own, value * head
 
 
 @_compiled
-def _products_back(first, last, start, far, relation, weight, grad, x, relations, to_x, to_own):  # type: ignore[no-untyped-def]
-    for row in range(first, last):
-        total, head = to_x[row], x[row]
-        total[:] = 0
-        for edge in range(start[row], start[row + 1]):
-            given, kind, share = grad[far[edge]], relation[edge], weight[edge]
-            own, to_kind = relations[kind], to_own[kind]
-            for k in range(len(total)):
-                value = share * given[k]
-                total[k] += value * own[k]
-                to_kind[k] += value * head[k]
+def _difference(head, own):  # type: ignore[no-untyped-def]
+    return head - own
 
 
 @_compiled
-def _differences_back(first, last, start, far, relation, weight, grad, x, relations, to_x, to_own):  # type: ignore[no-untyped-def]
-    for row in range(first, last):
-        total = to_x[row]
-        total[:] = 0
-        for edge in range(start[row], start[row + 1]):
-            given, share = grad[far[edge]], weight[edge]
-            to_kind = to_own[relation[edge]]
-            for k in range(len(total)):
-                value = share * given[k]
-                total[k] += value
-                to_kind[k] -= value
+def _difference_back(value, head, own):  # type: ignore[no-untyped-def]
+    return value, -value
 
 
-_FORWARD = {"mult": _sum_products, "sub": _sum_differences}
-_BACKWARD = {"mult": _products_back, "sub": _differences_back}
+def _forward_kernel(compose: Any) -> Any:
+    @_compiled
+    def kernel(first, last, start, far, relation, weight, x, relations, out):  # type: ignore[no-untyped-def]
+        for row in range(first, last):
+            total = out[row]
+            total[:] = 0
+            for edge in range(start[row], start[row + 1]):
+                head, own, share = x[far[edge]], relations[relation[edge]], weight[edge]
+                for k in range(len(total)):
+                    total[k] += share * compose(head[k], own[k])
+
+    return kernel
+
+
+def _backward_kernel(compose_back: Any) -> Any:
+    @_compiled
+    def kernel(first, last, start, far, relation, weight, grad, x, relations, to_x, to_own):  # type: ignore[no-untyped-def]
+        for row in range(first, last):
+            total, head = to_x[row], x[row]
+            total[:] = 0
+            for edge in range(start[row], start[row + 1]):
+                given, kind, share = grad[far[edge]], relation[edge], weight[edge]
+                own, to_kind = relations[kind], to_own[kind]
+                for k in range(len(total)):
+                    to_head, to_relation = compose_back(share * given[k], head[k], own[k])
+                    total[k] += to_head
+                    to_kind[k] += to_relation
+
+    return kernel
+
+
+_FORWARD = {"mult": _forward_kernel(_product), "sub": _forward_kernel(_difference)}
+_BACKWARD = {"mult": _backward_kernel(_product_back), "sub": _backward_kernel(_difference_back)}
 
 
 def _parts(runs: Runs) -> list[tuple[int, int]]:
