@@ -39,7 +39,6 @@ PAGES = {command: page for command, (page, _) in _COMMANDS.items()}
 
 # Import name of an optional package: the extra that brings it.
 EXTRAS = {
-    "numba": "train",
     "open_clip": "train",
     "PIL": "train",
     "safetensors": "train",

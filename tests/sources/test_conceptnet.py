@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import warnings
 from collections import Counter
 
 import polars as pl
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kgclip.sources import conceptnet, read_graph
+from kgclip.sources.assertions import AssertionReader
 from kgclip.sources.conceptnet import read_conceptnet, relation_label
 from kgclip.tables import GraphError
 
@@ -107,9 +109,16 @@ FILTERS = {
 }
 
 
+@pytest.fixture(params=["line by line", "compiled"])
+def lane(request, monkeypatch):
+    """Every file goes one way, whatever its size."""
+    size = 0 if request.param == "compiled" else 2**62
+    monkeypatch.setattr(conceptnet, "COMPILED_FROM", size)
+
+
 @pytest.mark.parametrize("fold", [False, True])
 @pytest.mark.parametrize(("options", "keeps"), FILTERS.values(), ids=FILTERS)
-def test_filters_keep_what_the_slow_reader_keeps(tmp_path, options, keeps, fold):
+def test_filters_keep_what_the_slow_reader_keeps(tmp_path, lane, options, keeps, fold):
     tables = read_conceptnet(write(tmp_path, LINES), senses="fold" if fold else "keep", **options)
     assert facts(tables) == slow_facts(LINES, keeps, fold)
 
@@ -134,15 +143,28 @@ ROWS = st.builds(
 )
 
 
+def both_lanes(file, piece_bytes=2**22, **options):
+    """Tables, or the error, of a file that is read line by line and by compiled code."""
+    found = []
+    for size in (2**62, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(conceptnet, "PIECE_BYTES", piece_bytes)
+            patch.setattr(conceptnet, "COMPILED_FROM", size)
+            try:
+                tables = read_conceptnet(file, **options)
+                found.append({name: frame.rows() for name, frame in tables.frames().items()})
+            except GraphError as error:
+                found.append(str(error))
+    return found
+
+
 @given(st.lists(ROWS, min_size=1, max_size=6), st.sampled_from([1, 300, 2**21]))
 @settings(max_examples=50, deadline=None)
 def test_any_line_is_read_as_the_slow_reader_reads_it(tmp_path_factory, rows, piece_bytes):
     file = write(tmp_path_factory.mktemp("cn"), rows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conceptnet, "PIECE_BYTES", piece_bytes)
-        patch.setattr(conceptnet, "BATCH_LINES", 2)
-        patch.setattr(conceptnet, "MANY_TEXTS", 1)
-        assert facts(read_conceptnet(file, languages="en")) == slow_facts(rows, in_english)
+    slow, quick = both_lanes(file, piece_bytes, languages="en")
+    assert slow == quick
+    assert facts(read_conceptnet(file, languages="en")) == slow_facts(rows, in_english)
 
 
 PIECES = [
@@ -153,26 +175,58 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_whatever_the_quick_parser_takes_json_reads_alike(said, in_name):
+def test_whatever_people_say_is_read_as_json_reads_it(tmp_path_factory, said, in_name):
     text = (
         '{"dataset": "/d/x", "license": "l", "sources": [{"contributor": "c"}], '
         f'"surfaceEnd": "{said if in_name else ""}", "surfaceStart": "s", '
         f'"surfaceText": "{said}", "weight": 1.5}}'
     )
-    (found,) = conceptnet._parse_usual(pl.Series([text])).rows()
-    if found[1] is not None:
-        assert list(found) == conceptnet._parse_info(text)
+    row = f"/a/\t/r/IsA\t/c/en/a\t/c/en/b\t{text}\n"
+    slow, quick = both_lanes(write(tmp_path_factory.mktemp("cn"), [row]))
+    assert slow == quick
 
 
-def test_quotes_and_lines_within_what_was_said_are_usual():
-    row = line("/r/IsA", "/c/en/a", "/c/en/b", surfaceText='[[a]]\n"is"\\ [[b]]')
-    text = row.split("\t")[-1]
-    assert "\\n" in text
-    (found,) = conceptnet._parse_usual(pl.Series([text.rstrip()])).rows()
-    assert found[1] == 1.0
+def test_quotes_and_lines_within_what_was_said_are_usual(tmp_path, monkeypatch):
+    monkeypatch.setattr(conceptnet, "COMPILED_FROM", 0)
+    monkeypatch.setattr(AssertionReader, "add", None)
+    said = '[[a]]\n"is"\\ [[b]]'
+    tables = read_conceptnet(
+        write(tmp_path, [line("/r/IsA", "/c/en/a", "/c/en/b", surfaceText=said)])
+    )
+    assert tables.texts["text"].to_list() == ["a", "b", said]
 
 
-def test_beginnings_longer_than_a_word_and_odd_characters(tmp_path):
+MUTATIONS = st.one_of(
+    st.tuples(st.just("cut"), st.integers(0, 2**16)),
+    st.tuples(st.sampled_from([b"\t", b"\n", b"\r", b"\x00", b"\xff", b"\xc3", b'"', b"\\", b"], ",
+                               "é".encode(), "日".encode(), "🙂".encode(), b"\xed\xa0\x80"]),
+              st.integers(0, 2**16)),
+)  # fmt: skip
+
+
+@given(
+    st.lists(st.sampled_from(LINES) | ROWS, min_size=1, max_size=5),
+    st.lists(MUTATIONS, min_size=1, max_size=4),
+    st.sampled_from([1, 2**21]),
+)
+@settings(max_examples=200, deadline=None)
+def test_damaged_files_are_read_or_refused_alike(tmp_path_factory, rows, mutations, piece_bytes):
+    data = "".join(rows).encode()
+    for change, place in mutations:
+        place %= len(data)
+        data = data[:place] + (b"" if change == "cut" else change) + data[place + 1 :]
+        data = data or b"\n"
+    file = tmp_path_factory.mktemp("cn") / "a.csv"
+    file.write_bytes(data)
+    slow, quick = both_lanes(file, piece_bytes)
+    assert slow == quick
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        slow, quick = both_lanes(file, piece_bytes, on_error="skip", languages="en")
+    assert slow == quick
+
+
+def test_beginnings_longer_than_a_word_and_odd_characters(tmp_path, lane):
     lines = [
         line("/r/EtymologicallyRelatedTo", "/c/roa_opt/a", "/c/roa_opt/\x01b", weight=0.1234567),
         line("/r/EtymologicallyRelatedTo", "/c/roa_op/a", "/c/roa_opt/b"),
@@ -189,7 +243,7 @@ def test_beginnings_longer_than_a_word_and_odd_characters(tmp_path):
     assert read_conceptnet(link, languages="a\t/c/x").entities.is_empty()
 
 
-def test_the_tables_of_a_few_lines(tmp_path):
+def test_the_tables_of_a_few_lines(tmp_path, lane):
     graph = read_graph(write(tmp_path, LINES, "a.csv.gz"), format="conceptnet", languages=["en"])
     assert graph.entities["name"].to_list()[:2] == ["/c/en/dog/n", "/c/en/hot_dog"]
     assert graph.labels()[:2] == ["dog", "hot dog"]
@@ -203,7 +257,7 @@ def test_the_tables_of_a_few_lines(tmp_path):
     assert set(bare.texts["kind"]) == {"label"}
 
 
-def test_the_checksum_is_that_of_the_file(tmp_path):
+def test_the_checksum_is_that_of_the_file(tmp_path, lane):
     import hashlib
 
     for name in ("a.csv", "a.csv.gz"):
@@ -226,7 +280,7 @@ BAD = {
 
 @pytest.mark.parametrize("piece_bytes", [1, 2**21])
 @pytest.mark.parametrize(("bad", "message"), BAD.values(), ids=BAD)
-def test_bad_lines_are_named_or_counted(tmp_path, monkeypatch, bad, message, piece_bytes):
+def test_bad_lines_are_named_or_counted(tmp_path, monkeypatch, lane, bad, message, piece_bytes):
     monkeypatch.setattr(conceptnet, "PIECE_BYTES", piece_bytes)
     file = write(tmp_path, [LINES[0], "\n", bad, *LINES[1:]])
     with pytest.raises(GraphError, match=rf"a\.csv:3: .*{message}"):
@@ -236,7 +290,7 @@ def test_bad_lines_are_named_or_counted(tmp_path, monkeypatch, bad, message, pie
     assert facts(tables) == slow_facts(LINES, lambda *_: True)
 
 
-def test_bytes_that_are_no_text(tmp_path):
+def test_bytes_that_are_no_text(tmp_path, lane):
     file = tmp_path / "a.csv"
     file.write_bytes(LINES[0].encode() + LINES[1].encode().replace(b"hund", b"h\xfcnd"))
     with pytest.raises(GraphError, match=r"a\.csv:2: not UTF-8"):
@@ -260,12 +314,12 @@ def test_unusable_files_and_options(tmp_path):
             read_conceptnet(write(tmp_path, LINES), **options)
 
 
-def test_no_final_newline(tmp_path):
+def test_no_final_newline(tmp_path, lane):
     file = write(tmp_path, [LINES[0], LINES[1].rstrip("\n")])
     assert len(read_conceptnet(file).triples) == 2
 
 
-def test_the_real_excerpt(shared_data):
+def test_the_real_excerpt(shared_data, lane):
     file = shared_data / "conceptnet5_excerpt" / "assertions" / "assertions.csv"
     lines = file.read_text("utf-8").splitlines(keepends=True)
     assert facts(read_conceptnet(file)) == slow_facts(lines, lambda *_: True)

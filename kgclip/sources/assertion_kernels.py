@@ -1,0 +1,403 @@
+"""Assertions as ConceptNet 5 writes them, many lines at a time, compiled by numba.
+
+Takes the lines that are certain to say what they seem to say and gives all others back: a field too
+many, JSON in another order, a character by its number. JSON is read in parts. What comes first
+(data set, licence, sources) and last (weight) is the same in many lines: it is numbered, and
+checked and read once for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from kgclip.name_table import WORD, NameTable, compiled, word_at
+from kgclip.sources.assertions import (
+    EXTERNAL_URL,
+    LINKS,
+    OWNERS,
+    SAID,
+    SURFACES,
+    TRIPLES,
+    Assertions,
+    Wanted,
+)
+
+_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+_TOP = np.uint64(56)
+_BELOW_SPACE, _BELOW_MARKS = _ONES * np.uint64(ord(" ")), _ONES * np.uint64(ord("\n") + 1)
+_TAB, _NEWLINE, _SPACE, _QUOTE, _COMMA, _BACKSLASH, _BRACKET = b'\t\n ",\\]'
+
+_TEXT = r'[^"\\\x00-\x1f]*'
+_PAIR = rf'"[a-z]+": "{_TEXT}"'
+_GIVER = rf"\{{{_PAIR}(?:, {_PAIR})*\}}"
+_FIRST = re.compile(
+    rf'\{{"dataset": "({_TEXT})", "license": "{_TEXT}", "sources": \[{_GIVER}(?:, {_GIVER})*'
+)
+_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
+_LAST = re.compile(rf'"weight": ({_NUMBER})\}}\r?')
+_KEYS = ("surfaceEnd", "surfaceStart", "surfaceText")  # in the order in which they are written
+_SHORTEST_LINE = len("\ta\ta\ta\t], x\n")  # that _split takes for usual
+_SHORTEST_TEXT = len('"surfaceEnd": "", ')
+_ESCAPED = tuple(b'"\\/bfnrt')
+_KEY_OF = tuple(map(_KEYS.index, SURFACES))
+_IS_TAIL = np.array([owner == "tail" for owner in OWNERS])
+
+
+@compiled
+def _lowest(marks):  # type: ignore[no-untyped-def]
+    """Which byte the lowest of some high bits is in."""
+    below = (marks & (~marks + np.uint64(1))) - np.uint64(1)
+    return np.intp((below & _ONES) * _ONES >> _TOP) - 1
+
+
+@compiled
+def _begins(data, place, words, starts):  # type: ignore[no-untyped-def]
+    """Whether one of some texts stands at a place; of each word also which bits count."""
+    for text in range(len(starts) - 1):
+        i = starts[text]
+        end = starts[text + 1]
+        here = place
+        while i < end and (word_at(data, here) ^ words[0, i]) & words[1, i] == 0:
+            i += 1
+            here += WORD
+        if i == end:
+            return True
+    return False
+
+
+@compiled
+def _find_bracket(data, place, end):  # type: ignore[no-untyped-def]
+    """The first ``], `` from a place on, or ``end``."""
+    while place < end:
+        word = word_at(data, place) ^ (_ONES * np.uint64(_BRACKET))
+        marks = (word - _ONES) & ~word & _HIGHS
+        if marks == 0:
+            place += WORD
+            continue
+        place += _lowest(marks)
+        if place < end and data[place + 1] == _COMMA and data[place + 2] == _SPACE:
+            return place
+        place += 1
+    return end
+
+
+@compiled
+def _text_end(data, place, end):  # type: ignore[no-untyped-def]
+    r"""Where the first quote or control character is, and whether there are escapes before it.
+
+    What a backslash and a letter stand for, every parser reads alike; ``\u`` ends the text.
+    """
+    has_escapes = False
+    while place < end:
+        word = word_at(data, place)
+        quote = word ^ (_ONES * np.uint64(_QUOTE))
+        slash = word ^ (_ONES * np.uint64(_BACKSLASH))
+        marks = ((quote - _ONES) & ~quote) | ((slash - _ONES) & ~slash)
+        marks = (marks | ((word - _BELOW_SPACE) & ~word)) & _HIGHS
+        if marks == 0:
+            place += WORD
+            continue
+        place += _lowest(marks)
+        if place >= end or data[place] != _BACKSLASH:
+            break
+        is_letter = False
+        for letter in _ESCAPED:
+            is_letter |= data[place + 1] == letter
+        if not is_letter:
+            break
+        has_escapes = True
+        place += 2
+    return min(place, end), has_escapes
+
+
+@compiled
+def _after_character(data, place):  # type: ignore[no-untyped-def]
+    """Where a character of several bytes ends, -1 if it is not UTF-8 (RFC 3629, section 4)."""
+    first, second = data[place], data[place + 1]
+    if 0xC2 <= first <= 0xDF:
+        size, low, high = 2, 0x80, 0xBF
+    elif 0xE0 <= first <= 0xEF:
+        size, low, high = 3, 0xA0 if first == 0xE0 else 0x80, 0x9F if first == 0xED else 0xBF
+    elif 0xF0 <= first <= 0xF4:
+        size, low, high = 4, 0x90 if first == 0xF0 else 0x80, 0x8F if first == 0xF4 else 0xBF
+    else:
+        return -1
+    if not low <= second <= high:
+        return -1
+    for i in range(place + 2, place + size):
+        if data[i] >> 6 != 2:
+            return -1
+    return place + size
+
+
+@compiled
+def _split(  # type: ignore[no-untyped-def]
+    data, size, languages, language_starts, relations, relation_starts, link, link_starts,
+    keys, key_starts, key_lengths, usual, said, others,
+):  # fmt: skip
+    """Find lines that are wanted and usual, what was said in them, and lines that are not usual.
+
+    The number of lines is -1 if one of them is no UTF-8.
+    """
+    begins, ends, escapes = np.empty(3, np.intp), np.empty(3, np.intp), np.empty(3, np.bool_)
+    first = second = third = fourth = 0
+    tabs = line = begin = num_usual = num_said = num_others = checked = 0
+    for block in range(0, size, WORD):
+        word = word_at(data, block)
+        if word & _HIGHS:
+            checked = max(checked, block)
+            while checked < min(block + WORD, size):
+                checked = checked + 1 if data[checked] < 0x80 else _after_character(data, checked)
+                if checked < 0:
+                    return 0, 0, 0, -1
+        marks = (word - _BELOW_MARKS) & ~word & _HIGHS
+        while marks:
+            i = block + _lowest(marks)
+            marks &= marks - np.uint64(1)
+            if data[i] == _TAB:
+                first, second, third, fourth = second, third, fourth, i
+                tabs += 1
+            elif data[i] == _NEWLINE and i < size:
+                shortest = min(second - first, third - second, fourth - third, i - fourth)
+                is_usual = tabs == 4 and shortest > 1
+                is_wanted = not is_usual or (
+                    _begins(data, second + 1, languages, language_starts)
+                    and (
+                        _begins(data, third + 1, languages, language_starts)
+                        or _begins(data, first + 1, link, link_starts)
+                    )
+                    and _begins(data, first + 1, relations, relation_starts)
+                )
+                if is_usual and is_wanted:
+                    first_end = _find_bracket(data, fourth + 1, i)
+                    place = first_end + 3
+                    for key in range(len(begins)):
+                        begins[key] = 0
+                        if place < i and _begins(data, place, keys, key_starts[key : key + 2]):
+                            begins[key] = place + key_lengths[key]
+                            ends[key], escapes[key] = _text_end(data, begins[key], i)
+                            place = ends[key] + 3
+                            if (
+                                data[place - 3] != _QUOTE
+                                or data[place - 2] != _COMMA
+                                or data[place - 1] != _SPACE
+                            ):
+                                place = i
+                    is_usual = place < i
+                    if is_usual:
+                        usual[0, num_usual] = line
+                        usual[1, num_usual] = begin
+                        usual[2, num_usual] = first
+                        usual[3, num_usual] = second
+                        usual[4, num_usual] = third
+                        usual[5, num_usual] = fourth
+                        usual[6, num_usual] = first_end
+                        usual[7, num_usual] = place
+                        usual[8, num_usual] = i
+                        for surface in range(len(begins)):
+                            key = _KEY_OF[surface]
+                            if begins[key]:
+                                said[0, num_said] = num_usual
+                                said[1, num_said] = surface
+                                said[2, num_said] = begins[key]
+                                said[3, num_said] = ends[key]
+                                said[4, num_said] = escapes[key]
+                                num_said += 1
+                        num_usual += 1
+                if not is_usual:
+                    others[0, num_others] = line
+                    others[1, num_others] = begin
+                    others[2, num_others] = i
+                    num_others += 1
+                tabs = 0
+                line += 1
+                begin = i + 1
+    return num_usual, num_said, num_others, line
+
+
+class PieceReader:
+    """Takes pieces of a file.
+
+    Args:
+        wanted: Which assertions stay.
+        surfaces: Keep what people said.
+    """
+
+    def __init__(self, wanted: Wanted, surfaces: bool) -> None:
+        self.wanted, self.surfaces = wanted, surfaces
+        keys = [f'"{key}": "' for key in _KEYS]
+        self._texts = (
+            *_flat(wanted.languages), *_flat(wanted.relations), *_flat([f"{EXTERNAL_URL}\t"]),
+            *_flat(keys), np.array(list(map(len, keys))),
+        )  # fmt: skip
+        self._found = [np.empty((rows, 0), np.intp) for rows in (9, 5, 3)]
+        self.entities, self.relations, self.sources, self.texts = (NameTable() for _ in range(4))
+        self._link = self.relations.number_all([EXTERNAL_URL])[0]
+        self._firsts, self._lasts = NameTable(), NameTable()
+        # Of each first part the source, -1 = none that is wanted, -2 = not as usual; of each last
+        # part the weight, NaN = not as usual.
+        self._source, self._weight = np.empty(0, np.int32), np.empty(0)
+        self._triples: list[tuple[np.ndarray, ...]] = []
+        self._links: list[tuple[np.ndarray, ...]] = []
+        self._said: list[tuple[np.ndarray, ...]] = []
+
+    def add(
+        self, buffer: bytearray, size: int, first_line: int
+    ) -> tuple[int, list[tuple[int, bytes]]]:
+        """Take a piece.
+
+        Args:
+            buffer: Bytes of which the first ``size`` are whole lines; eight more follow them.
+            size: Number of bytes.
+            first_line: Number of the first line.
+
+        Returns:
+            How many lines there are; numbers and lines of those that were not taken.
+        """
+        data = np.frombuffer(buffer, np.uint8)
+        if self._found[2].shape[1] < size:
+            least = (_SHORTEST_LINE, _SHORTEST_TEXT, 1)
+            self._found = [
+                np.empty((len(rows), size // bytes_each + 1), np.intp)
+                for rows, bytes_each in zip(self._found, least, strict=True)
+            ]
+        *counts, num_lines = _split(data, size, *self._texts, *self._found)
+        if num_lines < 0:
+            lines = bytes(buffer[:size]).split(b"\n")[:-1]
+            return len(lines), list(enumerate(lines, first_line))
+        usual, said, others = (
+            rows[:, :count] for rows, count in zip(self._found, counts, strict=True)
+        )
+        odd = self._add_lines(data, first_line, usual, said)
+        others = np.hstack([others, usual[:, odd][[0, 1, 8]]])
+        rest = [
+            (first_line + line, bytes(buffer[begin:end])) for line, begin, end in others.T.tolist()
+        ]
+        return num_lines, sorted(rest)
+
+    def _add_lines(
+        self, data: np.ndarray, first_line: int, usual: np.ndarray, said: np.ndarray
+    ) -> np.ndarray:
+        """Take usual lines; returns which of them are not usual after all."""
+        firsts = self._firsts.number(data, usual[5] + 1, usual[6])
+        lasts = self._lasts.number(data, usual[7], usual[8])
+        self._read_new()
+        source, weight = self._source[firsts], self._weight[lasts]
+        odd = (source == -2) | np.isnan(weight)
+        kept = (source >= 0) & (weight >= self.wanted.min_weight)
+        if not kept.all():
+            said = said[:, kept[said[0]]]
+            said[0] = (kept.cumsum() - 1)[said[0]]
+            usual, source, weight = usual[:, kept], source[kept], weight[kept]
+        self._add_facts(data, first_line + usual[0], usual[2:6], source, weight, said)
+        places: np.ndarray = odd.nonzero()[0]
+        return places
+
+    def _read_new(self) -> None:
+        """Read the first and last parts that were not met before."""
+        sources = [self._read_first(text) for text in self._firsts.strings(len(self._source))]
+        weights = [_read_last(text) for text in self._lasts.strings(len(self._weight))]
+        if sources:
+            self._source = np.append(self._source, np.array(sources, np.int32))
+        if weights:
+            self._weight = np.append(self._weight, weights)
+
+    def _read_first(self, text: bytes) -> int:
+        found = _FIRST.fullmatch(text.decode())
+        if found is None:
+            return -2
+        return (
+            int(self.sources.number_all([found[1]])[0]) if self.wanted.has_dataset(found[1]) else -1
+        )
+
+    def _add_facts(
+        self,
+        data: np.ndarray,
+        line: np.ndarray,
+        tabs: np.ndarray,
+        source: np.ndarray,
+        weight: np.ndarray,
+        said: np.ndarray,
+    ) -> None:
+        first, second, third, fourth = tabs
+        relation = self.relations.number(data, first + 1, second)
+        head = self.entities.number(data, second + 1, third)
+        tail = np.full(len(head), -1, np.int32)
+        is_link = relation == self._link
+        rest = ~is_link
+        url = self.texts.number(data, third[is_link] + 1, fourth[is_link])
+        self._links.append((line[is_link], head[is_link], url))
+        tail[rest] = self.entities.number(data, third[rest] + 1, fourth[rest])
+        triples = (line, head, relation, tail, weight, source)
+        self._triples.append(tuple(column[rest] for column in triples))
+        if self.surfaces:
+            row, surface, begins, ends, escapes = said[:, rest[said[0]]]
+            entity = np.where(_IS_TAIL[surface], tail[row], head[row])
+            text = np.empty(len(row), np.int32)
+            plain, escaped = escapes == 0, escapes.nonzero()[0]
+            text[plain] = self.texts.number(data, begins[plain], ends[plain])
+            bounds = zip(begins[escaped].tolist(), ends[escaped].tolist(), strict=True)
+            quoted = [data[begin - 1 : end + 1].tobytes() for begin, end in bounds]
+            text[escaped] = self.texts.number_all(map(json.loads, quoted))
+            self._said.append((line[row], entity, text, surface.astype(np.int8)))
+
+    def assertions(self, more: Assertions) -> Assertions:
+        """What was kept, and what was kept elsewhere, in the order of their lines.
+
+        The reader is empty then.
+        """
+        tables = (self.entities, self.relations, self.sources, self.texts)
+        entity, relation, source, text = (
+            pl.Series(table.number_all(names))
+            for table, names in zip(tables, more.names, strict=True)
+        )
+        triples = {"head": entity, "tail": entity, "relation": relation, "source": source}
+        return Assertions(
+            tuple(table.to_series() for table in tables),
+            _frame(TRIPLES, self._triples, more.triples, triples),
+            _frame(LINKS, self._links, more.links, {"entity": entity, "url": text}),
+            _frame(SAID, self._said, more.said, {"entity": entity, "text": text}),
+        )
+
+
+def _frame(
+    schema: dict[str, Any],
+    parts: list[tuple[np.ndarray, ...]],
+    more: pl.DataFrame,
+    places: dict[str, pl.Series],
+) -> pl.DataFrame:
+    columns = map(np.concatenate, zip(*parts, strict=True))
+    frame = pl.DataFrame(dict(zip(schema, columns, strict=True)) if parts else None, schema)
+    parts.clear()
+    if more.is_empty():
+        return frame
+    here = [place.gather(more[column]).alias(column) for column, place in places.items()]
+    return frame.merge_sorted(more.with_columns(here), key="line")
+
+
+def _flat(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Words of texts and which of their bits count, and where each text begins among them.
+
+    Returns:
+        Uint64 [2, words] and int64 [texts + 1].
+    """
+    words, masks, starts = [], [], [0]
+    for text in texts:
+        encoded = text.encode()
+        for i in range(0, len(encoded), WORD):
+            part = encoded[i : i + WORD]
+            words.append(int.from_bytes(part, "little"))
+            masks.append(2 ** (8 * len(part)) - 1)
+        starts.append(len(words))
+    return np.array([words, masks], np.uint64), np.array(starts)
+
+
+def _read_last(text: bytes) -> float:
+    found = _LAST.fullmatch(text.decode())
+    return float("nan") if found is None else float(found[1])
