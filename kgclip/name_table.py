@@ -1,9 +1,9 @@
 """Numbers byte strings in the order in which they are met; compiled by numba.
 
 Open addressing with linear probing. Names wait in one array, a newline after each; a slot holds
-half a hash, which also says where the slot is, and a name's code. Finding a string means three
-jumps through memory that no cache holds: to the slot, to the place of the name, to the name. So a
-block of strings jumps at once, before they are looked up one by one: then they do not wait for one
+half a hash, which also says where the slot is, a name's code, and where the name is. Finding a
+string means two jumps through memory that no cache holds: to the slot, and to the name. So a block
+of strings jumps at once, before they are looked up one by one: then they do not wait for one
 another.
 """
 
@@ -13,38 +13,20 @@ import io
 import itertools
 import secrets
 from collections.abc import Iterable
-from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic
 
-WORD = 8  # bytes
-_BLOCK = 128  # strings that jump at once
+from kgclip.scanning import WORD, compiled, word_at
+
+_BLOCK = 64  # strings that jump at once
 _FIRST_SLOTS, _FIRST_BYTES = 2**10, 2**14
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 _NEWLINE = ord("\n")
 _HALF, _MIX = np.uint64(32), np.uint64(29)
 _LOW = np.uint64(2**32 - 1)
-
-compiled: Any = numba.njit(cache=True, nogil=True)
-
-
-def _word_at(_: Any, data: Any, place: Any) -> Any:
-    """The eight bytes of a uint8 array from a place on, the first one lowest. Uint64."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        start = builder.gep(array.data, [arguments[1]])
-        return builder.load(builder.bitcast(start, ir.IntType(64).as_pointer()), align=1)
-
-    return types.uint64(data, types.intp), build
-
-
-word_at: Any = intrinsic(_word_at)
+# The second word of a slot: where the name is, and its size, or the most that fits there.
+_SIZE_BITS, _MOST = np.uint64(24), np.uint64(2**24 - 1)
 
 
 @compiled
@@ -84,24 +66,24 @@ def _number(data, begins, ends, seed, slots, starts, names, count, codes):  # ty
         for i in range(size):
             marks[i] = _hash(data, begins[block + i], ends[block + i], seed) >> _HALF
         for i in range(size):
-            near ^= slots[marks[i] & last_slot]
+            near ^= slots[marks[i] & last_slot, 0]
         for i in range(size):
-            near ^= np.uint64(starts[np.intp(slots[marks[i] & last_slot] & _LOW)])
-        for i in range(size):
-            near ^= word_at(names, starts[np.intp(slots[marks[i] & last_slot] & _LOW)])
+            place = slots[marks[i] & last_slot, 1]
+            start = np.intp(place >> _SIZE_BITS)
+            near ^= word_at(names, start) ^ word_at(names, start + np.intp(place & _MOST))
         for i in range(size):
             begin = begins[block + i]
             length = ends[block + i] - begin
+            short = min(np.uint64(length), _MOST)
             place = marks[i] & last_slot
             mark = np.uint64(marks[i])
             code = np.intp(0)
-            while slots[place] != 0:
-                if slots[place] >> _HALF == mark:
-                    code = np.intp(slots[place] & _LOW)
-                    start = starts[code]
-                    if starts[code + 1] - start == length + 1 and _is_same(
-                        data, begin, names, start, length
-                    ):
+            while slots[place, 0] != 0:
+                if slots[place, 0] >> _HALF == mark and slots[place, 1] & _MOST == short:
+                    code = np.intp(slots[place, 0] & _LOW)
+                    start = np.intp(slots[place, 1] >> _SIZE_BITS)
+                    is_short = short < _MOST or starts[code + 1] - start == length + 1
+                    if is_short and _is_same(data, begin, names, start, length):
                         break
                     code = np.intp(0)
                 place = (place + 1) & last_slot
@@ -113,7 +95,8 @@ def _number(data, begins, ends, seed, slots, starts, names, count, codes):  # ty
                     names[start + j] = data[begin + j]
                 names[start + length] = _NEWLINE
                 starts[code + 1] = start + length + 1
-                slots[place] = (mark << _HALF) | np.uint64(code)
+                slots[place, 0] = (mark << _HALF) | np.uint64(code)
+                slots[place, 1] = (np.uint64(start) << _SIZE_BITS) | short
             codes[block + i] = code - 1
     return count, near  # so that the compiler leaves the jumps in
 
@@ -121,25 +104,26 @@ def _number(data, begins, ends, seed, slots, starts, names, count, codes):  # ty
 @compiled
 def _move(slots, new):  # type: ignore[no-untyped-def]
     last_slot = len(new) - 1
-    for slot in slots:
-        if slot != 0:
-            place = np.intp(slot >> _HALF) & last_slot
-            while new[place] != 0:
+    for i in range(len(slots)):
+        if slots[i, 0] != 0:
+            place = np.intp(slots[i, 0] >> _HALF) & last_slot
+            while new[place, 0] != 0:
                 place = (place + 1) & last_slot
-            new[place] = slot
+            new[place, 0] = slots[i, 0]
+            new[place, 1] = slots[i, 1]
 
 
 class NameTable:
     """A growing set of byte strings, each with its number from 0.
 
-    Memory: the strings, and 24 to 72 bytes for each. The seed of the hash is new each time; the
+    Memory: the strings, and 40 to 72 bytes for each. The seed of the hash is new each time; the
     numbers do not depend on it.
     """
 
     def __init__(self) -> None:
         self._seed = np.uint64(secrets.randbits(64))
         self._count = 0
-        self._slots = _zeros(_FIRST_SLOTS, np.uint64)
+        self._slots = _zeros(2 * _FIRST_SLOTS, np.uint64).reshape(-1, 2)
         # Of the name of each code from the second entry on; slots hold codes from 1, 0 = nothing.
         self._starts = np.zeros(_FIRST_SLOTS // 2 + 2, np.intp)
         self._names = np.zeros(_FIRST_BYTES, np.uint8)
@@ -181,7 +165,7 @@ class NameTable:
         if size > len(self._names):
             self._names = _longer(self._names, max(size, 2 * len(self._names)))
         if 2 * count > len(self._slots):
-            slots = _zeros(1 << (2 * count - 1).bit_length(), np.uint64)
+            slots = _zeros(2 << (2 * count - 1).bit_length(), np.uint64).reshape(-1, 2)
             _move(self._slots, slots)
             self._slots = slots
             self._starts = _longer(self._starts, len(slots) // 2 + 2)
@@ -197,15 +181,15 @@ class NameTable:
             for start, end in itertools.pairwise(bounds)
         ]
 
-    def to_series(self) -> pl.Series:
-        """All strings, which must be UTF-8, in the order of their codes."""
-        lines = self._names[: self._starts[self._count + 1]]
+    def to_series(self, first: int = 0) -> pl.Series:
+        """The strings, which must be UTF-8, from a code on, in the order of their codes."""
+        lines = self._names[self._starts[first + 1] : self._starts[self._count + 1]]
         names = pl.read_lines(io.BytesIO(lines.data)).to_series()
         size = int(names.str.len_bytes().sum()) + len(names)
-        if (size, len(names)) == (len(lines), self._count):
+        if (size, len(names)) == (len(lines), self._count - first):
             return names
         # A string has several lines, or ends in a carriage return, which was cut off.
-        return pl.Series([name.decode() for name in self.strings()], dtype=pl.String())
+        return pl.Series([name.decode() for name in self.strings(first)], dtype=pl.String())
 
 
 def _longer(array: np.ndarray, size: int) -> np.ndarray:

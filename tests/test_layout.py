@@ -38,18 +38,20 @@ LAYOUT = {
     "sources.compression": "tables",
     "progress": "",
     "names": "",
-    "name_table": "",
+    "scanning": "",
+    "name_table": "scanning",
     "rdf": "",
     "rdf.terms": "",
     "rdf.statements": "rdf.terms",
+    "rdf.statement_kernels": "name_table scanning rdf.statements rdf.terms",
     "rdf.restoring": "tables rdf.terms",
     "rdf.assembly": "tables names rdf.terms rdf.statements rdf.restoring",
     "rdf.stating": "tables names rdf.terms",
     "rdf.writing": "tables rdf.terms rdf.assembly rdf.statements rdf.stating",
     "rdf.canonical": "tables rdf.terms rdf.assembly rdf.statements rdf.stating rdf.writing",
-    "sources.ntriples": "tables rdf.terms",
-    "sources.rdf": "tables progress rdf.assembly rdf.statements rdf.terms sources.compression"
-    " sources.jsonld sources.ntriples sources.xml_entities",
+    "sources.ntriples": "tables rdf.statement_kernels rdf.terms",
+    "sources.rdf": "tables progress rdf.assembly rdf.statements rdf.statement_kernels rdf.terms"
+    " sources.compression sources.jsonld sources.ntriples sources.xml_entities",
     "sources.jsonld": "tables",
     "sources.xml_entities": "tables",
     "sources.sparql": "tables progress rdf.assembly rdf.statements rdf.terms sources.ntriples"
@@ -65,7 +67,7 @@ LAYOUT = {
     "sources.openmoji_scenes": "tables sources.openmoji PIL",
     "sources.bad_lines": "tables",
     "sources.assertions": "sources.bad_lines",
-    "sources.assertion_kernels": "name_table sources.assertions",
+    "sources.assertion_kernels": "name_table scanning sources.assertions",
     "sources.conceptnet": "tables progress sources.assertions sources.assertion_kernels"
     " sources.bad_lines sources.compression",
     "sources.json_stream": "tables progress sources.compression",

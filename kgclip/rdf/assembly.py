@@ -88,7 +88,7 @@ def assemble(
 
 
 def _check_graphs(wanted: Collection[str] | None, names: pl.Series) -> None:
-    known = names.to_list()
+    known = list(filter(None, names))
     for name in wanted or ():
         if name and name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)

@@ -82,6 +82,11 @@ class Statements:
     suffixes: pl.Series
 
 
+def kept_properties(options: StatementOptions) -> tuple[str, ...]:
+    """Properties whose literals are kept whole, also where literals are nodes."""
+    return (*options.text_properties, *options.image_properties, SAME_AS)
+
+
 class _Dictionary:
     """Numbers strings; polars keeps the one mapping for all blocks."""
 
@@ -118,9 +123,7 @@ class StatementCollector:
         self._graphs, self._suffixes = _Dictionary(), _Dictionary()
         self._blocks: list[tuple[np.ndarray, ...]] = []
         self._literals: list[pl.DataFrame] = []
-        self._kept = [
-            f"<{name}>" for name in (*options.text_properties, *options.image_properties, SAME_AS)
-        ]
+        self._kept = [f"<{name}>" for name in kept_properties(options)]
         self.num_statements = 0
 
     def add(self, lines: pl.Series, *, blank_label: str = "") -> None:

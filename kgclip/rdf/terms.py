@@ -63,6 +63,11 @@ _NEXT = rf"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?{_RANGES}]|%[0-9A-Fa-f]{{2}})"
 _HOST = r"//[A-Za-z0-9._\-]+(?::[0-9]+)?"
 IRI = rf"<[A-Za-z][A-Za-z0-9+.\-]*:(?:{_HOST}(?:[/?]{_NEXT}*)?|{_FIRST}{_NEXT}*)(?:#{_NEXT}*)?>"
 
+BLANK = r"_:[A-Za-z0-9_]+"
+# The only types that must be checked are the RDF and XSD ones: no other is written otherwise.
+_XSD_TYPE = r"<http://www\.w3\.org/2001/XMLSchema#(?:[a-rt-z][A-Za-z]*|short)>"
+SUFFIX = rf"(?:@[a-z]{{2,3}}(?:-[a-z]{{2}})?|\^\^{_XSD_TYPE})?"  # of a literal, after its quote
+
 # A triple term holds terms; what looks like a blank node may stand in a literal or an IRI of it.
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|<[^<>" ]*>|_:[^\s"]+')
 # Canonical N-Triples escapes these and nothing else.

@@ -16,7 +16,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kgclip.name_table import WORD, NameTable, compiled, word_at
+from kgclip.name_table import NameTable
+from kgclip.scanning import (
+    HIGHS,
+    WORD,
+    after_character,
+    bytes_below,
+    bytes_equal,
+    compiled,
+    lowest,
+    text_end,
+    word_at,
+)
 from kgclip.sources.assertions import (
     EXTERNAL_URL,
     LINKS,
@@ -28,10 +39,7 @@ from kgclip.sources.assertions import (
     Wanted,
 )
 
-_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
-_TOP = np.uint64(56)
-_BELOW_SPACE, _BELOW_MARKS = _ONES * np.uint64(ord(" ")), _ONES * np.uint64(ord("\n") + 1)
-_TAB, _NEWLINE, _SPACE, _QUOTE, _COMMA, _BACKSLASH, _BRACKET = b'\t\n ",\\]'
+_TAB, _NEWLINE, _SPACE, _QUOTE, _COMMA, _BRACKET = b'\t\n ",]'
 
 _TEXT = r'[^"\\\x00-\x1f]*'
 _PAIR = rf'"[a-z]+": "{_TEXT}"'
@@ -47,13 +55,6 @@ _SHORTEST_TEXT = len('"surfaceEnd": "", ')
 _ESCAPED = tuple(b'"\\/bfnrt')
 _KEY_OF = tuple(map(_KEYS.index, SURFACES))
 _IS_TAIL = np.array([owner == "tail" for owner in OWNERS])
-
-
-@compiled
-def _lowest(marks):  # type: ignore[no-untyped-def]
-    """Which byte the lowest of some high bits is in."""
-    below = (marks & (~marks + np.uint64(1))) - np.uint64(1)
-    return np.intp((below & _ONES) * _ONES >> _TOP) - 1
 
 
 @compiled
@@ -75,65 +76,15 @@ def _begins(data, place, words, starts):  # type: ignore[no-untyped-def]
 def _find_bracket(data, place, end):  # type: ignore[no-untyped-def]
     """The first ``], `` from a place on, or ``end``."""
     while place < end:
-        word = word_at(data, place) ^ (_ONES * np.uint64(_BRACKET))
-        marks = (word - _ONES) & ~word & _HIGHS
+        marks = bytes_equal(word_at(data, place), _BRACKET)
         if marks == 0:
             place += WORD
             continue
-        place += _lowest(marks)
+        place += lowest(marks)
         if place < end and data[place + 1] == _COMMA and data[place + 2] == _SPACE:
             return place
         place += 1
     return end
-
-
-@compiled
-def _text_end(data, place, end):  # type: ignore[no-untyped-def]
-    r"""Where the first quote or control character is, and whether there are escapes before it.
-
-    What a backslash and a letter stand for, every parser reads alike; ``\u`` ends the text.
-    """
-    has_escapes = False
-    while place < end:
-        word = word_at(data, place)
-        quote = word ^ (_ONES * np.uint64(_QUOTE))
-        slash = word ^ (_ONES * np.uint64(_BACKSLASH))
-        marks = ((quote - _ONES) & ~quote) | ((slash - _ONES) & ~slash)
-        marks = (marks | ((word - _BELOW_SPACE) & ~word)) & _HIGHS
-        if marks == 0:
-            place += WORD
-            continue
-        place += _lowest(marks)
-        if place >= end or data[place] != _BACKSLASH:
-            break
-        is_letter = False
-        for letter in _ESCAPED:
-            is_letter |= data[place + 1] == letter
-        if not is_letter:
-            break
-        has_escapes = True
-        place += 2
-    return min(place, end), has_escapes
-
-
-@compiled
-def _after_character(data, place):  # type: ignore[no-untyped-def]
-    """Where a character of several bytes ends, -1 if it is not UTF-8 (RFC 3629, section 4)."""
-    first, second = data[place], data[place + 1]
-    if 0xC2 <= first <= 0xDF:
-        size, low, high = 2, 0x80, 0xBF
-    elif 0xE0 <= first <= 0xEF:
-        size, low, high = 3, 0xA0 if first == 0xE0 else 0x80, 0x9F if first == 0xED else 0xBF
-    elif 0xF0 <= first <= 0xF4:
-        size, low, high = 4, 0x90 if first == 0xF0 else 0x80, 0x8F if first == 0xF4 else 0xBF
-    else:
-        return -1
-    if not low <= second <= high:
-        return -1
-    for i in range(place + 2, place + size):
-        if data[i] >> 6 != 2:
-            return -1
-    return place + size
 
 
 @compiled
@@ -150,15 +101,15 @@ def _split(  # type: ignore[no-untyped-def]
     tabs = line = begin = num_usual = num_said = num_others = checked = 0
     for block in range(0, size, WORD):
         word = word_at(data, block)
-        if word & _HIGHS:
+        if word & HIGHS:
             checked = max(checked, block)
             while checked < min(block + WORD, size):
-                checked = checked + 1 if data[checked] < 0x80 else _after_character(data, checked)
+                checked = checked + 1 if data[checked] < 0x80 else after_character(data, checked)
                 if checked < 0:
                     return 0, 0, 0, -1
-        marks = (word - _BELOW_MARKS) & ~word & _HIGHS
+        marks = bytes_below(word, _NEWLINE + 1)
         while marks:
-            i = block + _lowest(marks)
+            i = block + lowest(marks)
             marks &= marks - np.uint64(1)
             if data[i] == _TAB:
                 first, second, third, fourth = second, third, fourth, i
@@ -181,7 +132,7 @@ def _split(  # type: ignore[no-untyped-def]
                         begins[key] = 0
                         if place < i and _begins(data, place, keys, key_starts[key : key + 2]):
                             begins[key] = place + key_lengths[key]
-                            ends[key], escapes[key] = _text_end(data, begins[key], i)
+                            ends[key], escapes[key] = text_end(data, begins[key], i, _ESCAPED)
                             place = ends[key] + 3
                             if (
                                 data[place - 3] != _QUOTE

@@ -24,6 +24,7 @@ from kgclip.tables import GraphError, Origin
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 MAX_EXPANSION = 200.0
+_PACKED = 8  # times smaller than what is inside, about
 UNSUSPICIOUS_BYTES = 64 * 2**20
 
 
@@ -70,6 +71,15 @@ def data_suffix(file: Path) -> str:
     suffixes = [suffix.lower() for suffix in file.suffixes]
     inner = [suffix for suffix in suffixes if suffix not in COMPRESSIONS]
     return inner[-1] if inner else ""
+
+
+def text_size(file: Path) -> int:
+    """Bytes that are inside, about; 0 if there is no such file."""
+    try:
+        size = file.stat().st_size
+    except OSError:  # whoever opens it says what is wrong
+        return 0
+    return size * (_PACKED if file.suffix.lower() in COMPRESSIONS else 1)
 
 
 def origin_of(file: Path) -> Origin:

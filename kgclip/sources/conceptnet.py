@@ -22,7 +22,7 @@ import polars as pl
 from kgclip.progress import track
 from kgclip.sources.assertions import FIELDS, KINDS, AssertionReader, Assertions, Wanted
 from kgclip.sources.bad_lines import BadLines
-from kgclip.sources.compression import COMPRESSIONS, open_binary, origin_of
+from kgclip.sources.compression import COMPRESSIONS, open_binary, origin_of, text_size
 from kgclip.tables import GraphError, Origin, Tables, build_tables
 
 # ConceptNet's own list, https://github.com/commonsense/conceptnet5/wiki/Relations
@@ -35,7 +35,6 @@ SYMMETRIC = frozenset(
 )
 PIECE_BYTES = 2**22
 COMPILED_FROM = 2**25  # bytes of text: what Python reads while the compiled code is loaded
-_PACKED = 8  # times smaller when compressed, about
 _SPARE = 16  # bytes after a piece: a missing newline, and what may be looked at beyond it
 
 
@@ -80,7 +79,7 @@ def read_conceptnet(
     wanted = Wanted(_listed(languages), _listed(relations), min_weight, _listed(datasets))
     reader = AssertionReader(wanted, surfaces, bad)
     quick = None
-    if _is_large(file):
+    if text_size(file) >= COMPILED_FROM:
         from kgclip.sources.assertion_kernels import PieceReader
 
         quick = PieceReader(wanted, surfaces)
@@ -107,14 +106,6 @@ def read_conceptnet(
 
 def _listed(values: Sequence[str] | str | None) -> list[str] | None:
     return [values] if isinstance(values, str) else None if values is None else list(values)
-
-
-def _is_large(file: Path) -> bool:
-    try:
-        size = file.stat().st_size
-    except OSError:  # whoever opens it says what is wrong
-        return False
-    return size * (_PACKED if file.suffix.lower() in COMPRESSIONS else 1) >= COMPILED_FROM
 
 
 class _Pieces:

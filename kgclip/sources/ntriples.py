@@ -3,7 +3,8 @@
 Two lanes: a pattern takes the lines that are certain to be statements in canonical form, which
 are nearly all of them in a real dump. Every other line (escapes, odd spacing, comments,
 upper-case language tags, triple terms, mistakes) goes to pyoxigraph, which rewrites it in
-canonical form or says what is wrong. So the result is always what pyoxigraph alone would give.
+canonical form or says what is wrong. So the result is always what pyoxigraph alone would give. In
+large files compiled code looks for the lines that are certain (``kgclip.rdf.statement_kernels``).
 """
 
 from __future__ import annotations
@@ -13,26 +14,25 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import polars as pl
 import pyoxigraph as ox
 
-from kgclip.rdf.terms import IRI
+from kgclip.rdf.terms import BLANK, IRI, SUFFIX
 from kgclip.tables import GraphError
+
+if TYPE_CHECKING:  # which loads a compiler
+    from kgclip.rdf.statement_kernels import CompiledCollector
 
 BLOCK_BYTES = 2**22  # larger blocks leave the processor's caches and are slower
 MAX_LITERAL_BYTES = 2**24
 
-_BLANK = r"_:[A-Za-z0-9_]+"
-# The only types that must be checked are the RDF and XSD ones: no other is written otherwise.
-_XSD_TYPE = r"<http://www\.w3\.org/2001/XMLSchema#(?:[a-rt-z][A-Za-z]*|short)>"
-_STRING = r'"[^"\\\x00-\x1F\x7F\uFFFE\uFFFF]*"'
-_LITERAL = rf"{_STRING}(?:@[a-z]{{2,3}}(?:-[a-z]{{2}})?|\^\^{_XSD_TYPE})?"
-_TRIPLE = rf"(?:{IRI}|{_BLANK}) {IRI} (?:{IRI}|{_BLANK}|{_LITERAL})"
+_LITERAL = rf'"[^"\\\x00-\x1F\x7F\uFFFE\uFFFF]*"{SUFFIX}'
+_TRIPLE = rf"(?:{IRI}|{BLANK}) {IRI} (?:{IRI}|{BLANK}|{_LITERAL})"
 CERTAIN = {
     ox.RdfFormat.N_TRIPLES: rf"^{_TRIPLE} \.$",
-    ox.RdfFormat.N_QUADS: rf"^{_TRIPLE}(?: (?:{IRI}|{_BLANK}))? \.$",
+    ox.RdfFormat.N_QUADS: rf"^{_TRIPLE}(?: (?:{IRI}|{BLANK}))? \.$",
 }
 _NOTHING = re.compile(rb"[ \t]*(?:#[^\r]*)?\r*")
 _POSITION = re.compile(r"^Parser error at line \d+ (?:between columns|column) (\d+)[^:]*: ")
@@ -70,14 +70,36 @@ class LineReader:
         """
         for block in self._blocks(stream):
             lines, undecodable = _lines(block)
-            lengths = lines.str.len_bytes()
-            if int(lengths.max() or 0) > self.max_literal_bytes:  # type: ignore[arg-type]
-                line = self.line + int(lengths.arg_max() or 0)
-                raise GraphError(too_long(f"{self.file}:{line}", self.max_literal_bytes))
+            self._check_lengths(lines.str.len_bytes())
             yield self._canonical(lines, undecodable)
             self.line += len(lines)
         if self.skipped:
             warnings.warn(self._report(), stacklevel=2)
+
+    def read_into(
+        self, stream: IO[bytes], collector: CompiledCollector, *, blank_label: str = ""
+    ) -> Iterator[int]:
+        """Have a compiled collector take all lines; yields the number of lines of each block.
+
+        Raises:
+            GraphError: As :meth:`read`.
+        """
+        for block in self._blocks(stream):
+            if len(block) > self.max_literal_bytes:
+                self._check_lengths(pl.Series(map(len, block.split(b"\n")), dtype=pl.Int64()))
+            count = collector.add_block(
+                block, self.line, self._rewrite,
+                quads=self.rdf_format.supports_datasets, blank_label=blank_label,
+            )  # fmt: skip
+            yield count
+            self.line += count
+        if self.skipped:
+            warnings.warn(self._report(), stacklevel=2)
+
+    def _check_lengths(self, lengths: pl.Series) -> None:
+        if int(lengths.max() or 0) > self.max_literal_bytes:  # type: ignore[arg-type]
+            line = self.line + int(lengths.arg_max() or 0)
+            raise GraphError(too_long(f"{self.file}:{line}", self.max_literal_bytes))
 
     def _blocks(self, stream: IO[bytes]) -> Iterator[bytes]:
         """Blocks that end where a line ends."""
@@ -102,13 +124,13 @@ class LineReader:
         rows = (~certain).arg_true()
         texts = zip(rows, lines.gather(rows), strict=True)
         slow = [undecodable.get(row, text.encode()) for row, text in texts]
-        rewritten = self._rewrite(slow, [self.line + row for row in rows])
+        rewritten = self._rewrite([self.line + row for row in rows], slow)
         result = lines.scatter(rows, pl.Series(rewritten, dtype=pl.String())).drop_nulls()
         if any(line is not None and "\n" in line for line in rewritten):
             result = result.str.split("\n").explode()
         return result
 
-    def _rewrite(self, lines: list[bytes], numbers: list[int]) -> list[str | None]:
+    def _rewrite(self, numbers: list[int], lines: list[bytes]) -> list[str | None]:
         """Each line's statement in canonical form; null if it holds none."""
         holds = [i for i, line in enumerate(lines) if not _NOTHING.fullmatch(line)]
         rewritten: list[str | None] = [None] * len(lines)

@@ -11,7 +11,7 @@ import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import polars as pl
 import pyoxigraph as ox
@@ -20,7 +20,7 @@ from kgclip.progress import track
 from kgclip.rdf.assembly import assemble
 from kgclip.rdf.statements import StatementCollector, StatementOptions
 from kgclip.rdf.terms import IMAGE_PROPERTIES, RDF_TYPE, TEXT_PROPERTIES
-from kgclip.sources.compression import data_suffix, open_binary, origin_of
+from kgclip.sources.compression import data_suffix, open_binary, origin_of, text_size
 from kgclip.sources.jsonld import ADVICE, with_contexts
 from kgclip.sources.ntriples import CERTAIN, MAX_LITERAL_BYTES, LineReader, explain, too_long
 from kgclip.sources.xml_entities import check_entities
@@ -40,6 +40,7 @@ FORMATS = {
 }
 _WITHOUT_LINES = (ox.RdfFormat.RDF_XML, ox.RdfFormat.JSON_LD)
 _BATCH = 30_000  # statements from pyoxigraph at a time
+COMPILED_FROM = 2**25  # bytes of text: what polars reads while the compiled code is loaded
 
 
 def read_rdf(
@@ -113,17 +114,23 @@ def read_rdf(
         image_prefix=str(Path(image_root).resolve()) if image_root else "",
     )
     formats = [_format(file, syntax, on_error) for file in files]
-    collector = StatementCollector(
-        options, quads=any(rdf_format.supports_datasets for rdf_format in formats)
-    )
+    quads = any(rdf_format.supports_datasets for rdf_format in formats)
+    collector: Any
+    if sum(map(text_size, files)) >= COMPILED_FROM:
+        from kgclip.rdf.statement_kernels import CompiledCollector
+
+        collector = CompiledCollector(options, quads=quads)
+    else:
+        collector = StatementCollector(options, quads=quads)
     for number, (file, rdf_format) in enumerate(zip(files, formats, strict=True)):
         # Two files may use one name for two blank nodes.
         label = f"f{number}_" if len(files) > 1 and rdf_format in CERTAIN else ""
-        blocks = _statements(
-            file, rdf_format, on_error == "skip", base_iri, max_literal_bytes, contexts
-        )
-        for lines in track(blocks, f"reading {file.name}", len):
-            collector.add(lines, blank_label=label)
+        counts = _collect(
+            collector, label, file, rdf_format, on_error == "skip", base_iri, max_literal_bytes,
+            contexts,
+        )  # fmt: skip
+        for _ in track(counts, f"reading {file.name}", int):
+            pass
     return assemble(
         collector.numbered(),
         options,
@@ -161,40 +168,51 @@ def _format(file: Path, syntax: str | None, on_error: str) -> ox.RdfFormat:
     return FORMATS[suffix]
 
 
-def _statements(
+def _collect(
+    collector: Any,
+    label: str,
     file: Path,
     rdf_format: ox.RdfFormat,
     skip: bool,
     base_iri: str | None,
     max_literal_bytes: int,
     contexts: Mapping[str, str | Path] | None,
-) -> Iterator[pl.Series]:
-    """Statements of a file in canonical form, block by block."""
+) -> Iterator[int]:
+    """Give a collector the statements of a file; yields the number of lines of each block."""
+    is_compiled = not isinstance(collector, StatementCollector)
     if rdf_format == ox.RdfFormat.RDF_XML:
         with open_binary(file) as stream:
             check_entities(stream, file)
     with open_binary(file) as stream:
         if rdf_format in CERTAIN:
             reader = LineReader(file, rdf_format, skip=skip, max_literal_bytes=max_literal_bytes)
-            yield from reader.read(stream)
+            if is_compiled:
+                yield from reader.read_into(stream, collector, blank_label=label)
+                return
+            for lines in reader.read(stream):
+                collector.add(lines, blank_label=label)
+                yield len(lines)
             return
         source: IO[bytes] = stream
         if contexts and rdf_format == ox.RdfFormat.JSON_LD:
             source = io.BytesIO(with_contexts(stream.read(), contexts, file))
-        yield from parse_statements(
+        blocks = parse_blocks(
             file, source, rdf_format, base_iri=base_iri, max_literal_bytes=max_literal_bytes
         )
+        for block in blocks:
+            collector.add(block if is_compiled else pl.read_lines(block).to_series())
+            yield block.count(b"\n")
 
 
-def parse_statements(
+def parse_blocks(
     file: Path | str,
     stream: IO[bytes],
     rdf_format: ox.RdfFormat,
     *,
     base_iri: str | None = None,
     max_literal_bytes: int = MAX_LITERAL_BYTES,
-) -> Iterator[pl.Series]:
-    """Statements in canonical form by pyoxigraph alone, which reads every syntax.
+) -> Iterator[bytes]:
+    """Lines of statements in canonical form by pyoxigraph alone, which reads every syntax.
 
     Raises:
         GraphError: If the data is malformed.
@@ -205,10 +223,9 @@ def parse_statements(
         if rdf_format in _WITHOUT_LINES:  # what can be said is which statement failed
             quads = (quad for quad, _ in zip(quads, met, strict=False))
         while data := ox.serialize(itertools.islice(quads, _BATCH), format=ox.RdfFormat.N_QUADS):
-            lines = pl.read_lines(data).to_series()
-            if int(lines.str.len_bytes().max() or 0) > max_literal_bytes:  # type: ignore[arg-type]
+            if len(data) > max_literal_bytes < max(map(len, data.split(b"\n"))):
                 raise GraphError(too_long(str(file), max_literal_bytes))
-            yield lines
+            yield data
     except SyntaxError as error:
         message, column = explain(error)
         if "LoadDocumentCallback" in message:

@@ -21,7 +21,7 @@ from kgclip.rdf.assembly import assemble
 from kgclip.rdf.statements import StatementCollector, StatementOptions
 from kgclip.rdf.terms import TEXT_PROPERTIES
 from kgclip.sources.ntriples import CERTAIN, LineReader
-from kgclip.sources.rdf import parse_statements
+from kgclip.sources.rdf import parse_blocks
 from kgclip.tables import GraphError, Origin, Tables
 
 _ACCEPT = {
@@ -151,7 +151,10 @@ class _Endpoint:
         blocks = (
             LineReader(self.address, rdf_format).read(stream)
             if rdf_format in CERTAIN
-            else parse_statements(self.address, stream, rdf_format, base_iri=self.address)
+            else (
+                pl.read_lines(block).to_series()
+                for block in parse_blocks(self.address, stream, rdf_format, base_iri=self.address)
+            )
         )
         found = list(blocks)
         return pl.concat(found) if found else pl.Series([], dtype=pl.String())

@@ -8,11 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kgclip.rdf.assembly import assemble
+from kgclip.rdf.statement_kernels import CompiledCollector
 from kgclip.rdf.statements import StatementCollector, StatementOptions
 from kgclip.sources import ntriples
 from kgclip.sources.ntriples import CERTAIN, LineReader
 from kgclip.sources.rdf import FORMATS
-from kgclip.tables import GraphError
+from kgclip.tables import GraphError, Tables
 from tests.rdf.reference import reference_tables
 
 TERMS = [
@@ -56,15 +57,33 @@ def damaged(draw, data):
     return data
 
 
-def ours(data, rdf_format, **options):
-    """Tables, or the line where reading stopped."""
-    collector = StatementCollector(StatementOptions(**options))
+def by_polars(data, rdf_format, options, label):
+    collector = StatementCollector(options)
+    for lines in LineReader("f", rdf_format).read(io.BytesIO(data)):
+        collector.add(lines, blank_label=label)
+    return collector
+
+
+def by_compiled_code(data, rdf_format, options, label):
+    collector = CompiledCollector(options)
+    for _ in LineReader("f", rdf_format).read_into(io.BytesIO(data), collector, blank_label=label):
+        pass
+    return collector
+
+
+READERS = {"polars": by_polars, "compiled": by_compiled_code}
+
+
+def ours(reader, data, rdf_format, label="", **options):
+    """Tables, or the line where reading stopped, or what is wrong at the end."""
     try:
-        for lines in LineReader("f", rdf_format).read(io.BytesIO(data)):
-            collector.add(lines)
+        collector = READERS[reader](data, rdf_format, StatementOptions(**options), label)
     except GraphError as error:
         return int(str(error).split(":")[1])
-    return assemble(collector.numbered(), collector.options)
+    try:
+        return assemble(collector.numbered(), collector.options)
+    except GraphError as error:
+        return str(error)
 
 
 def first_refused(data, rdf_format):
@@ -77,8 +96,8 @@ def first_refused(data, rdf_format):
     return None
 
 
-def assert_agree(data, rdf_format, **options):
-    mine = ours(data, rdf_format, **options)
+def assert_agree(reader, data, rdf_format, **options):
+    mine = ours(reader, data, rdf_format, **options)
     try:
         expected = reference_tables(data, rdf_format, **options)
     except SyntaxError:
@@ -89,6 +108,7 @@ def assert_agree(data, rdf_format, **options):
         assert frame.equals(expected.frames()[name]), (name, data)
 
 
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("rdf_format", CERTAIN, ids=lambda f: f.name)
 @pytest.mark.parametrize("literals_as_nodes", [False, True])
 @given(data=near_statements())
@@ -98,40 +118,69 @@ def assert_agree(data, rdf_format, **options):
 @example(data=b"<urn:a> <urn:b> <urn:a> .\n" * 2)
 @example(data=b'<urn:a> <urn:b> "\xff" .\n')
 @example(data=b"# \xff\n<urn:a> <urn:b> <urn:c> .\n")
-def test_lanes_agree_on_lines_that_are_nearly_right(rdf_format, literals_as_nodes, data):
-    assert_agree(data, rdf_format, literals_as_nodes=literals_as_nodes)
+def test_lanes_agree_on_lines_that_are_nearly_right(reader, rdf_format, literals_as_nodes, data):
+    assert_agree(reader, data, rdf_format, literals_as_nodes=literals_as_nodes)
 
 
+@given(data=near_statements(), names=st.sampled_from([None, ["urn:a", ""], ["_:a"]]))
+@settings(max_examples=150, deadline=None)
+@example(data=b"<urn:a> <urn:b> _:c _:a .\n_:a <urn:b> <<( _:a <urn:b> _:d )>> .\n", names=None)
+def test_labels_of_blank_nodes_and_chosen_graphs_agree(data, names):
+    found = [
+        ours(reader, data, ox.RdfFormat.N_QUADS, label="f1_", graphs=names) for reader in READERS
+    ]
+    if not all(isinstance(tables, Tables) for tables in found):
+        assert found[0] == found[1]
+        return
+    slow, quick = (tables.frames() for tables in found)
+    assert all(frame.equals(quick[name]) for name, frame in slow.items())
+
+
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("suffix", [".nt", ".nq"])
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
-def test_lanes_agree_on_damaged_real_files(shared_data, suffix, data):
+def test_lanes_agree_on_damaged_real_files(shared_data, reader, suffix, data):
     files = sorted((shared_data / "w3c_rdf_tests").rglob("*.nt"))
     content = data.draw(st.sampled_from(files)).read_bytes()[:4000]
-    assert_agree(data.draw(damaged(content)), FORMATS[suffix])
+    assert_agree(reader, data.draw(damaged(content)), FORMATS[suffix])
 
 
-def test_blocks_do_not_show(monkeypatch):
+@pytest.mark.parametrize("reader", READERS)
+def test_blocks_do_not_show(monkeypatch, reader):
     lines = [f'<urn:{i % 7}> <urn:r{i % 3}> "v{i}\\n" .' for i in range(50)]
     lines += [f"<urn:{i}> <urn:r> _:b{i} ." for i in range(50)]
     data = "\n".join(lines).encode()
     monkeypatch.setattr(ntriples, "BLOCK_BYTES", 64)
-    assert_agree(data, FORMATS[".nt"])
+    assert_agree(reader, data, FORMATS[".nt"])
 
 
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("line", [
     "<urn:a> <urn:b> <urn:c> .", "<urn:a> <http://x.org/b#c> _:d1 .", '_:a <urn:b> "☃ c"@en-gb .',
     '<urn:a> <urn:b> "1"^^<http://www.w3.org/2001/XMLSchema#integer> .',
 ])  # fmt: skip
-def test_usual_lines_take_the_fast_lane(line, monkeypatch):
+def test_usual_lines_take_the_fast_lane(reader, line, monkeypatch):
     """Else the reader would be right, but slow."""
     monkeypatch.setattr(LineReader, "_rewrite", None)
-    [lines] = LineReader("f", ox.RdfFormat.N_TRIPLES).read(io.BytesIO(line.encode()))
-    assert lines.to_list() == [line]
+    assert_agree(reader, line.encode(), ox.RdfFormat.N_TRIPLES)
+    assert_agree(reader, f"{line}\r\n".encode() * 2, ox.RdfFormat.N_TRIPLES)
 
 
-def test_an_endless_line_is_refused():
-    data = io.BytesIO(b'<urn:a> <urn:b> "' + b"x" * 3000)
-    reader = LineReader("f", ox.RdfFormat.N_TRIPLES, max_literal_bytes=1000)
-    with pytest.raises(GraphError, match=r"more than 1,000 bytes; .* max_literal_bytes"):
-        list(reader.read(data))
+def test_canonical_escapes_need_no_parser(monkeypatch):
+    monkeypatch.setattr(LineReader, "_rewrite", None)
+    line = rb'<urn:a> <urn:b> "\"a\"\n\\ \t\b\f\r"@en .'
+    assert_agree("compiled", line, ox.RdfFormat.N_TRIPLES)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("end", [b"", b'" .\n<urn:a> <urn:b> <urn:c> .\n'])
+def test_an_endless_line_is_refused(reader, end):
+    data = b'<urn:a> <urn:b> <urn:c> .\n<urn:a> <urn:b> "' + b"x" * 3000 + end
+    lines = LineReader("f", ox.RdfFormat.N_TRIPLES, max_literal_bytes=1000)
+    if reader == "polars":
+        found = lines.read(io.BytesIO(data))
+    else:
+        found = lines.read_into(io.BytesIO(data), CompiledCollector(StatementOptions()))
+    with pytest.raises(GraphError, match=r"f:2: .*more than 1,000 bytes; .* max_literal_bytes"):
+        list(found)

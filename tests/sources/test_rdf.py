@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from kgclip.graph import KnowledgeGraph
-from kgclip.sources import read_graph
+from kgclip.sources import rdf, read_graph
 from kgclip.sources.rdf import FORMATS, RDF_TYPE, read_rdf
 from kgclip.tables import GraphError
 from tests.rdf.reference import reference_tables
@@ -31,6 +31,13 @@ RDF_XML = (
     b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:x="urn:">'
     b'<rdf:Description rdf:about="urn:a"><x:p>v</x:p></rdf:Description>%s</rdf:RDF>'
 )
+
+
+@pytest.fixture(autouse=True, params=["polars", "compiled"])
+def reader(request, monkeypatch):
+    """Every file is read by one of two readers, whatever its size."""
+    size = 0 if request.param == "compiled" else 2**62
+    monkeypatch.setattr(rdf, "COMPILED_FROM", size)
 
 
 @pytest.fixture
