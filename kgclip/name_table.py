@@ -116,7 +116,7 @@ def _move(slots, new):  # type: ignore[no-untyped-def]
 class NameTable:
     """A growing set of byte strings, each with its number from 0.
 
-    Memory: the strings, and 40 to 72 bytes for each. The seed of the hash is new each time; the
+    Memory: the strings, and 40 to 80 bytes for each. The seed of the hash is new each time; the
     numbers do not depend on it.
     """
 

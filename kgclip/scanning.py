@@ -17,7 +17,13 @@ WORD = 8  # bytes
 ONES, HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _TOP = np.uint64(56)
 
-compiled: Any = numba.njit(cache=True, nogil=True)
+
+def compiled(function: Any) -> Any:
+    """Compile a function when it is first called, and keep the code for the next process."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # there is no folder to keep it in
+        return numba.njit(nogil=True)(function)
 
 
 def _word_at(_: Any, data: Any, place: Any) -> Any:
