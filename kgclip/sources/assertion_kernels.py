@@ -94,7 +94,12 @@ def _split(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Find lines that are wanted and usual, what was said in them, and lines that are not usual.
 
-    The number of lines is -1 if one of them is no UTF-8.
+    Columns of ``usual``: line, its begin, its four tabs, where the first part of its JSON ends,
+    where the last one begins, its end. Of ``said``: which of the usual lines, which surface, begin
+    and end of its text, whether it has escapes. Of ``others``: line, begin, end.
+
+    Returns:
+        Number of columns of each, and of lines; the latter is -1 if one of them is no UTF-8.
     """
     begins, ends, escapes = np.empty(3, np.intp), np.empty(3, np.intp), np.empty(3, np.bool_)
     first = second = third = fourth = 0
@@ -263,9 +268,9 @@ class PieceReader:
         found = _FIRST.fullmatch(text.decode())
         if found is None:
             return -2
-        return (
-            int(self.sources.number_all([found[1]])[0]) if self.wanted.has_dataset(found[1]) else -1
-        )
+        if not self.wanted.has_dataset(found[1]):
+            return -1
+        return int(self.sources.number_all([found[1]])[0])
 
     def _add_facts(
         self,
