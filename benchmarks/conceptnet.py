@@ -7,7 +7,8 @@ weight and data set, names, labels, surface texts and links. They are compared r
 process a measurement, one thread, the best of ``--repeats``, the readers in turn; sizes in rows:
 3 M plain and packed for the peers, 3 M and 12 M for the growth, three sizes for what a whole file
 of 34 M rows takes. Ours also takes the file's SHA-256, which the peers do not: what that takes is
-measured by itself and reported, and counts in every ratio.
+measured by itself and reported, and counts in every ratio. So does loading compiled code, about
+half a second; compiling it, some seconds once, does not, as the fastest run counts.
 """
 
 from __future__ import annotations
