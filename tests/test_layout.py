@@ -37,6 +37,7 @@ LAYOUT = {
     " rdf.terms rdf.writing",
     "sources.compression": "tables",
     "progress": "",
+    "loading": "",
     "names": "",
     "scanning": "",
     "name_table": "scanning",
@@ -50,8 +51,8 @@ LAYOUT = {
     "rdf.writing": "tables rdf.terms rdf.assembly rdf.statements rdf.stating",
     "rdf.canonical": "tables rdf.terms rdf.assembly rdf.statements rdf.stating rdf.writing",
     "sources.ntriples": "tables rdf.statement_kernels rdf.terms",
-    "sources.rdf": "tables progress rdf.assembly rdf.statements rdf.statement_kernels rdf.terms"
-    " sources.compression sources.jsonld sources.ntriples sources.xml_entities",
+    "sources.rdf": "tables loading progress rdf.assembly rdf.statements rdf.statement_kernels"
+    " rdf.terms sources.compression sources.jsonld sources.ntriples sources.xml_entities",
     "sources.jsonld": "tables",
     "sources.xml_entities": "tables",
     "sources.sparql": "tables progress rdf.assembly rdf.statements rdf.terms sources.ntriples"
@@ -68,7 +69,7 @@ LAYOUT = {
     "sources.bad_lines": "tables",
     "sources.assertions": "sources.bad_lines",
     "sources.assertion_kernels": "name_table scanning sources.assertions",
-    "sources.conceptnet": "tables progress sources.assertions sources.assertion_kernels"
+    "sources.conceptnet": "tables loading progress sources.assertions sources.assertion_kernels"
     " sources.bad_lines sources.compression",
     "sources.json_stream": "tables progress sources.compression",
     "sources.scene_tables": "tables",

@@ -283,13 +283,16 @@ class PieceReader:
     ) -> None:
         first, second, third, fourth = tabs
         relation = self.relations.number(data, first + 1, second)
-        head = self.entities.number(data, second + 1, third)
-        tail = np.full(len(head), -1, np.int32)
         is_link = relation == self._link
         rest = ~is_link
+        # As they are met: the start of a line before its end.
+        is_entity = np.column_stack([np.ones(len(rest), dtype=bool), rest])
+        codes = np.full(is_entity.shape, -1, np.int32)
+        begins, ends = np.column_stack([second, third]) + 1, np.column_stack([third, fourth])
+        codes[is_entity] = self.entities.number(data, begins[is_entity], ends[is_entity])
+        head, tail = codes.T
         url = self.texts.number(data, third[is_link] + 1, fourth[is_link])
         self._links.append((line[is_link], head[is_link], url))
-        tail[rest] = self.entities.number(data, third[rest] + 1, fourth[rest])
         triples = (line, head, relation, tail, weight, source)
         self._triples.append(tuple(column[rest] for column in triples))
         if self.surfaces:
@@ -319,6 +322,7 @@ class PieceReader:
             _frame(TRIPLES, self._triples, more.triples, triples),
             _frame(LINKS, self._links, more.links, {"entity": entity, "url": text}),
             _frame(SAID, self._said, more.said, {"entity": entity, "text": text}),
+            is_ordered=more.triples.is_empty() and more.links.is_empty(),
         )
 
 

@@ -37,12 +37,14 @@ class Assertions(NamedTuple):
         triples: Line, head, relation, tail, weight and source, which may be null.
         links: Line, entity, and address, a text.
         said: Line, entity, text and number of the surface.
+        is_ordered: Whether entities were numbered as they are met, and each is used.
     """
 
     names: tuple[pl.Series, ...]
     triples: pl.DataFrame
     links: pl.DataFrame
     said: pl.DataFrame
+    is_ordered: bool
 
 
 class Wanted:
@@ -162,6 +164,7 @@ class AssertionReader:
             pl.DataFrame(self.triples, TRIPLES, orient="row"),
             pl.DataFrame(self.links, LINKS, orient="row"),
             pl.DataFrame(self.said, SAID, orient="row"),
+            is_ordered=True,
         )
 
 

@@ -19,6 +19,7 @@ from typing import IO
 import numpy as np
 import polars as pl
 
+from kgclip.loading import collector_at_rest
 from kgclip.progress import track
 from kgclip.sources.assertions import FIELDS, KINDS, AssertionReader, Assertions, Wanted
 from kgclip.sources.bad_lines import BadLines
@@ -80,9 +81,10 @@ def read_conceptnet(
     reader = AssertionReader(wanted, surfaces, bad)
     quick = None
     if text_size(file) >= COMPILED_FROM:
-        from kgclip.sources.assertion_kernels import PieceReader
+        with collector_at_rest():
+            from kgclip.sources.assertion_kernels import PieceReader
 
-        quick = PieceReader(wanted, surfaces)
+            quick = PieceReader(wanted, surfaces)
     pieces = _Pieces(file)
     line = 1
     for buffer, size in pieces:
@@ -156,8 +158,10 @@ def _frames(kept: Assertions, fold: bool) -> dict[str, pl.DataFrame]:
     """The tables' columns; entities and relations are numbered as they are first met."""
     triples, links = kept.triples, kept.links
     entities, relations, sources, texts = kept.names
-    names, number = _numbered(entities, [triples["head"], triples["tail"], links["entity"]], fold)
-    relations, relation_number = _numbered(relations, [triples["relation"]])
+    names, number = entities, np.arange(len(entities))
+    if fold or not kept.is_ordered:
+        names, number = _numbered(entities, _as_met(triples, links), fold)
+    relations, relation_number = _numbered(relations, triples["relation"])
     return {
         "entities": pl.DataFrame({"name": names}),
         "relations": _relation_frame(relations),
@@ -205,11 +209,19 @@ def _texts(
     return found.with_columns(language=spoken.gather(found["entity"]))
 
 
+def _as_met(triples: pl.DataFrame, links: pl.DataFrame) -> pl.Series:
+    """Entities line by line, the start of a line before its end."""
+    ends = np.column_stack([triples["head"], triples["tail"]]).ravel()
+    lines = np.concatenate([np.repeat(triples["line"], 2), links["line"]])
+    codes = np.concatenate([ends, links["entity"]])
+    return pl.Series(codes[np.argsort(lines, kind="stable")])
+
+
 def _numbered(
-    names: pl.Series, columns: list[pl.Series], fold: bool = False
+    names: pl.Series, codes: pl.Series, fold: bool = False
 ) -> tuple[pl.Series, np.ndarray]:
     """Names that are used, in the order in which they are met, and the number of each code."""
-    order = pl.concat(columns).unique(maintain_order=True).to_numpy()
+    order = codes.unique(maintain_order=True).to_numpy()
     number = np.full(len(names), -1, dtype=np.int64)
     number[order] = np.arange(len(order))
     names = names.gather(order)

@@ -16,6 +16,7 @@ from typing import IO, Any
 import polars as pl
 import pyoxigraph as ox
 
+from kgclip.loading import collector_at_rest
 from kgclip.progress import track
 from kgclip.rdf.assembly import assemble
 from kgclip.rdf.statements import StatementCollector, StatementOptions
@@ -117,9 +118,10 @@ def read_rdf(
     quads = any(rdf_format.supports_datasets for rdf_format in formats)
     collector: Any
     if sum(map(text_size, files)) >= COMPILED_FROM:
-        from kgclip.rdf.statement_kernels import CompiledCollector
+        with collector_at_rest():
+            from kgclip.rdf.statement_kernels import CompiledCollector
 
-        collector = CompiledCollector(options, quads=quads)
+            collector = CompiledCollector(options, quads=quads)
     else:
         collector = StatementCollector(options, quads=quads)
     for number, (file, rdf_format) in enumerate(zip(files, formats, strict=True)):
