@@ -31,9 +31,7 @@ _SPACE, _NEWLINE, _RETURN, _QUOTE, _UNDERSCORE, _COLON, _DOT, _LESS, _MORE = b' 
 _CANONICAL, _ANY = (np.array(list(letters), np.uint8) for letters in (b'btnfr"\\', b'btnfr"\\uU'))
 _SHORTEST = len("   .\n")  # that _split takes for a statement
 # Rows of what the kernel finds of a line: its number, and where its parts begin or end.
-_LINE, _BEGIN, _SUBJECT, _PREDICATE, _OBJECT, _QUOTED, _ESCAPED, _GRAPH, _GRAPH_END, _END = range(
-    10
-)
+_LINE, _BEGIN, _SUBJECT, _PREDICATE, _OBJECT, _QUOTED, _GRAPH, _GRAPH_END, _END = range(9)
 
 Rewrite = Callable[[list[int], list[bytes]], Sequence[str | None]]
 
@@ -102,9 +100,9 @@ def _split(data, size, quads, is_parsed, letters, found, others):  # type: ignor
                 if quads and num_spaces > 3 and _is_graph(data, spaces[2] + 1, end):
                     graph = spaces[2] + 1
                     end = spaces[2]
-                quote, escapes = 0, False
+                quote = 0
                 if data[second + 1] == _QUOTE:
-                    quote, escapes = text_end(data, second + 2, end, letters)
+                    quote, _ = text_end(data, second + 2, end, letters)
                     is_good = quote < end and data[quote] == _QUOTE
                 elif not is_parsed:
                     is_good = num_spaces == (4 if graph else 3)
@@ -115,7 +113,6 @@ def _split(data, size, quads, is_parsed, letters, found, others):  # type: ignor
                 found[_PREDICATE, num_found] = second
                 found[_OBJECT, num_found] = end
                 found[_QUOTED, num_found] = quote
-                found[_ESCAPED, num_found] = escapes
                 found[_GRAPH, num_found] = graph
                 found[_GRAPH_END, num_found] = stop - 2
                 found[_END, num_found] = stop
@@ -174,7 +171,7 @@ class CompiledCollector:
         kept = [f"<{name}>" for name in kept_properties(options)]
         self._kept = self._predicates.table.number_all(kept)
         self._predicates.match(self._kept, is_parsed=True)
-        self._found = np.empty((10, 0), np.intp)
+        self._found = np.empty((9, 0), np.intp)
         self._others = np.empty((3, 0), np.intp)
         self._blocks: list[list[np.ndarray]] = []
         self._literals: list[list[np.ndarray]] = []
