@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:  # which takes longer to load than many a file
+    from rich.console import Console
+    from rich.progress import Progress
 
 QUIET_SECONDS = 2.0  # what is done sooner shows no bar
 T = TypeVar("T")
@@ -29,6 +24,15 @@ def build_progress(console: Console | None = None) -> Progress:
     Returns:
         A context manager whose tasks have a field ``loss``, shown as it is.
     """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     console = console or Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -52,13 +56,19 @@ def track(
         description: What is done, as "reading facts.nt".
         size: How much an item counts.
     """
-    console = Console(stderr=True)
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f}"),
         TimeElapsedColumn(),
     )
+    console = Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task(description, total=None)
     began = time.monotonic()

@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 
 from rich.console import Console
 
@@ -26,9 +28,22 @@ def test_a_file_sees_nothing():
     assert console.file.getvalue().strip() == ""
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 def test_tracking_shows_what_takes_long(monkeypatch):
     monkeypatch.setattr(progress, "QUIET_SECONDS", -1)
-    console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
     assert list(track("ab", "reading", lambda _: 700)) == ["a", "b"]
-    assert "reading" in console.file.getvalue()
+    assert "reading" in sys.stderr.getvalue()
+
+
+def test_nothing_is_loaded_for_a_bar_that_nobody_sees():
+    script = (
+        "import sys; from kgclip.progress import track; list(track('ab', 'reading')); "
+        "sys.exit('rich' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stderr=subprocess.DEVNULL)
