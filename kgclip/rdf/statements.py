@@ -1,8 +1,9 @@
 """Lines of statements, their terms numbered.
 
 Statements come as lines of canonical N-Triples or N-Quads, whatever they were read from. Terms
-are numbered by a dictionary inside polars while lines come in. The codes mean nothing: ids are
-given in ``kgclip.rdf.assembly``, when all is read.
+are numbered by a dictionary inside polars while lines come in; those of large files by
+``kgclip.rdf.statement_kernels``. The codes mean nothing: ids are given in ``kgclip.rdf.assembly``,
+when all is read.
 """
 
 from __future__ import annotations
@@ -124,7 +125,6 @@ class StatementCollector:
         self._blocks: list[tuple[np.ndarray, ...]] = []
         self._literals: list[pl.DataFrame] = []
         self._kept = [f"<{name}>" for name in kept_properties(options)]
-        self.num_statements = 0
 
     def add(self, lines: pl.Series, *, blank_label: str = "") -> None:
         """Take one block of lines.
@@ -159,7 +159,6 @@ class StatementCollector:
         self._add_literals(tail.filter(is_literal), is_literal.to_numpy(), heads, relations)
         block = (heads, relations, tails)
         self._blocks.append(block if graph is None else (*block, self._graphs.codes(graph)))
-        self.num_statements += len(heads)
 
     def _wanted(self, graph: pl.Series) -> pl.Series | None:
         if self.options.graphs is None:

@@ -191,7 +191,7 @@ def _texts(
             "kind": pl.repeat("label", len(names), eager=True),
         }
     )
-    kind = np.array(list(map(KINDS.index, KINDS)))[said["surface"]]
+    kind = np.array([KINDS.index(kind) for kind in KINDS])[said["surface"]]  # two are aliases
     entity, text = number[said["entity"]], said["text"].to_numpy()
     shape = (len(names), len(texts), len(KINDS))
     # People say the same again and again.
