@@ -1,4 +1,4 @@
-"""What compiled readers share: eight bytes at a time, marks in them, UTF-8.
+"""What compiled readers share: 64 bytes at a time, marks in them, UTF-8.
 
 ``cache=True`` looks at a function's own file alone: after a change here, remove ``__pycache__``.
 """
@@ -8,14 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
 WORD = 8  # bytes
-ONES, HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
-_TOP = np.uint64(56)
+SPAN = 64  # bytes that are looked at together: as many as a mark in a uint64
 
 
 def compiled(function: Any) -> Any:
@@ -40,26 +38,42 @@ def _word_at(_: Any, data: Any, place: Any) -> Any:
 word_at: Any = intrinsic(_word_at)
 
 
-@compiled
-def bytes_below(word, limit):  # type: ignore[no-untyped-def]
-    """High bits of the bytes below ``limit``, which is at most 128.
+def _marks(comparison: str) -> Any:
+    """Compares each byte of a span with a limit; which ones it holds for, the first one lowest."""
 
-    The lowest one is right. Those above it may be wrong: look at the byte.
-    """
-    return (word - ONES * np.uint64(limit)) & ~word & HIGHS
+    def marks(_: Any, data: Any, place: Any, limit: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            byte, number = ir.IntType(8), ir.IntType(32)
+            span = ir.VectorType(byte, SPAN)
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            start = builder.gep(array.data, [arguments[1]])
+            found = builder.load(builder.bitcast(start, span.as_pointer()), align=1)
+            limits = builder.insert_element(
+                ir.Constant(span, ir.Undefined), builder.trunc(arguments[2], byte), number(0)
+            )
+            everywhere = ir.Constant(ir.VectorType(number, SPAN), [number(0)] * SPAN)
+            limits = builder.shuffle_vector(limits, limits, everywhere)
+            is_marked = builder.icmp_unsigned(comparison, found, limits)
+            return builder.bitcast(is_marked, ir.IntType(SPAN))
+
+        return types.uint64(data, types.intp, types.intp), build
+
+    return intrinsic(marks)
 
 
-@compiled
-def bytes_equal(word, byte):  # type: ignore[no-untyped-def]
-    """High bits of the bytes that are ``byte``; as of :func:`bytes_below`, the lowest is right."""
-    return bytes_below(word ^ (ONES * np.uint64(byte)), 1)
+at_most, at_least, equal_to = map(_marks, ("<=", ">=", "=="))
 
 
-@compiled
-def lowest(marks):  # type: ignore[no-untyped-def]
-    """Which byte the lowest of some high bits is in."""
-    below = (marks & (~marks + np.uint64(1))) - np.uint64(1)
-    return np.intp((below & ONES) * ONES >> _TOP) - 1
+def _lowest(_: Any, marks: Any) -> Any:
+    """Which byte the lowest of some marks is of."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.intp(types.uint64), build
+
+
+lowest: Any = intrinsic(_lowest)
 
 
 @compiled
@@ -87,7 +101,7 @@ def text_end(data, place, end, letters):  # type: ignore[no-untyped-def]
     """Where a text in double quotes ends.
 
     Args:
-        data: Bytes; eight more follow ``end``.
+        data: Bytes; ``SPAN`` more follow ``end``.
         place: Where the text begins, after its quote.
         end: Where it must have ended.
         letters: What may follow a backslash.
@@ -98,11 +112,10 @@ def text_end(data, place, end, letters):  # type: ignore[no-untyped-def]
     """
     has_escapes = False
     while place < end:
-        word = word_at(data, place)
-        marks = bytes_equal(word, 0x22) | bytes_equal(word, 0x5C)
-        marks |= bytes_equal(word, 0x7F) | bytes_below(word, 0x20)
+        marks = equal_to(data, place, 0x22) | equal_to(data, place, 0x5C)
+        marks |= equal_to(data, place, 0x7F) | at_most(data, place, 0x1F)
         if marks == 0:
-            place += WORD
+            place += SPAN
             continue
         place += lowest(marks)
         if place >= end or data[place] != 0x5C:

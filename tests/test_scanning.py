@@ -5,37 +5,45 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kgclip.scanning import (
-    WORD,
+    SPAN,
     after_character,
-    bytes_below,
-    bytes_equal,
+    at_least,
+    at_most,
     compiled,
+    equal_to,
     lowest,
     text_end,
-    word_at,
 )
 
-LETTERS = np.array(list(b'n"\\\\'), np.uint8)
+LETTERS = np.array(list(b'n"\\'), np.uint8)
 
 
 def padded(data):
-    return np.frombuffer(bytearray(data + bytes(WORD)), np.uint8)
+    return np.frombuffer(bytearray(data + bytes(SPAN)), np.uint8)
 
 
 @compiled
-def _first(data, limit, equal):
-    """The first of eight bytes below a limit, or equal to it, and -1."""
-    word = word_at(data, 0)
-    marks = bytes_equal(word, limit) if equal else bytes_below(word, limit)
-    return lowest(marks) if marks else -1
+def _marks(data, place, limit):
+    return (
+        at_most(data, place, limit), at_least(data, place, limit), equal_to(data, place, limit)
+    )  # fmt: skip
+
+
+@compiled
+def _lowest(marks):
+    return lowest(marks)
 
 
 @settings(deadline=None)  # the first call compiles
-@given(st.binary(min_size=8, max_size=8), st.integers(1, 128))
-def test_the_first_byte_is_found(data, limit):
-    below = next((i for i, byte in enumerate(data) if byte < limit), -1)
-    assert _first(padded(data), limit, False) == below
-    assert _first(padded(data), data[5], True) == data.index(data[5])
+@given(st.binary(max_size=SPAN), st.integers(0, SPAN), st.integers(0, 255))
+def test_marks_are_of_the_bytes_that_compare(data, place, limit):
+    span = padded(data + bytes(SPAN))[place : place + SPAN].tolist()
+    marks = _marks(padded(data + bytes(SPAN)), place, limit)
+    comparisons = (int.__le__, int.__ge__, int.__eq__)
+    for found, holds in zip(marks, comparisons, strict=True):
+        places = [i for i, byte in enumerate(span) if holds(byte, limit)]
+        assert found == sum(2**i for i in places)
+        assert not places or _lowest(np.uint64(found)) == places[0]
 
 
 @settings(deadline=None)  # the first call compiles

@@ -16,14 +16,13 @@ from kgclip.name_table import NameTable
 from kgclip.rdf.statements import NONE, StatementOptions, Statements, kept_properties
 from kgclip.rdf.terms import BLANK, IRI, SUFFIX, plain_names, rename_blank, unescape
 from kgclip.scanning import (
-    HIGHS,
-    WORD,
+    SPAN,
     after_character,
-    bytes_below,
+    at_least,
+    at_most,
     compiled,
     lowest,
     text_end,
-    word_at,
 )
 
 _SPACE, _NEWLINE, _RETURN, _QUOTE, _UNDERSCORE, _COLON, _DOT, _LESS, _MORE = b' \n\r"_:.<>'
@@ -69,16 +68,15 @@ def _split(data, size, quads, is_parsed, letters, found, others):  # type: ignor
     spaces = np.zeros(4, np.intp)  # the first, the second, the last but one, the last
     num_spaces = line = begin = num_found = num_others = high = 0
     is_odd = False
-    for block in range(0, size, WORD):
-        word = word_at(data, block)
-        if word & HIGHS:
-            high = block + WORD
-        marks = bytes_below(word, _SPACE + 1)
+    for block in range(0, size, SPAN):
+        if at_least(data, block, 0x80):
+            high = block + SPAN
+        marks = at_most(data, block, _SPACE)
         while marks:
             i = block + lowest(marks)
             marks &= marks - np.uint64(1)
-            if i >= size or data[i] > _SPACE:
-                continue
+            if i >= size:
+                break
             if data[i] == _SPACE:
                 if num_spaces < 2:
                     spaces[num_spaces] = i
@@ -229,7 +227,7 @@ class CompiledCollector:
     ) -> tuple[list[list[np.ndarray]], list[tuple[int, bytes]], int]:
         """Columns of statements and of literals, each with its line; and the lines that are odd."""
         end = b"" if block.endswith(b"\n") else b"\n"
-        buffer = bytearray(b"".join((block, end, bytes(2 * WORD))))
+        buffer = bytearray(b"".join((block, end, bytes(2 * SPAN))))
         size = len(block) + len(end) if block else 0
         if self._others.shape[1] <= size:
             self._found = np.empty((len(self._found), size // _SHORTEST + 1), np.intp)

@@ -18,12 +18,13 @@ import polars as pl
 
 from kgclip.name_table import NameTable
 from kgclip.scanning import (
-    HIGHS,
+    SPAN,
     WORD,
     after_character,
-    bytes_below,
-    bytes_equal,
+    at_least,
+    at_most,
     compiled,
+    equal_to,
     lowest,
     text_end,
     word_at,
@@ -76,9 +77,9 @@ def _begins(data, place, words, starts):  # type: ignore[no-untyped-def]
 def _find_bracket(data, place, end):  # type: ignore[no-untyped-def]
     """The first ``], `` from a place on, or ``end``."""
     while place < end:
-        marks = bytes_equal(word_at(data, place), _BRACKET)
+        marks = equal_to(data, place, _BRACKET)
         if marks == 0:
-            place += WORD
+            place += SPAN
             continue
         place += lowest(marks)
         if place < end and data[place + 1] == _COMMA and data[place + 2] == _SPACE:
@@ -104,15 +105,14 @@ def _split(  # type: ignore[no-untyped-def]
     begins, ends, escapes = np.empty(3, np.intp), np.empty(3, np.intp), np.empty(3, np.bool_)
     first = second = third = fourth = 0
     tabs = line = begin = num_usual = num_said = num_others = checked = 0
-    for block in range(0, size, WORD):
-        word = word_at(data, block)
-        if word & HIGHS:
+    for block in range(0, size, SPAN):
+        if at_least(data, block, 0x80):
             checked = max(checked, block)
-            while checked < min(block + WORD, size):
+            while checked < min(block + SPAN, size):
                 checked = checked + 1 if data[checked] < 0x80 else after_character(data, checked)
                 if checked < 0:
                     return 0, 0, 0, -1
-        marks = bytes_below(word, _NEWLINE + 1)
+        marks = at_most(data, block, _NEWLINE)
         while marks:
             i = block + lowest(marks)
             marks &= marks - np.uint64(1)
@@ -209,7 +209,7 @@ class PieceReader:
         """Take a piece.
 
         Args:
-            buffer: Bytes of which the first ``size`` are whole lines; eight more follow them.
+            buffer: Bytes of which the first ``size`` are whole lines; ``SPAN`` more follow them.
             size: Number of bytes.
             first_line: Number of the first line.
 

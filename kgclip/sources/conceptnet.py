@@ -36,7 +36,7 @@ SYMMETRIC = frozenset(
 )
 PIECE_BYTES = 2**22
 COMPILED_FROM = 2**25  # bytes of text: what Python reads while the compiled code is loaded
-_SPARE = 16  # bytes after a piece: a missing newline, and what may be looked at beyond it
+_SPARE = 128  # bytes after a piece: a missing newline, and what may be looked at beyond it
 
 
 def read_conceptnet(
@@ -113,8 +113,8 @@ def _listed(values: Sequence[str] | str | None) -> list[str] | None:
 class _Pieces:
     """Whole lines, about ``PIECE_BYTES`` at a time, and the file's checksum.
 
-    Yields a buffer, valid until the next one, and how many of its bytes are whole lines; eight or
-    more follow them.
+    Yields a buffer, valid until the next one, and how many of its bytes are whole lines; what may
+    be looked at beyond them follows.
     """
 
     def __init__(self, file: Path) -> None:
@@ -182,31 +182,36 @@ def _frames(kept: Assertions, fold: bool) -> dict[str, pl.DataFrame]:
 def _texts(
     names: pl.Series, number: np.ndarray, said: pl.DataFrame, texts: pl.Series
 ) -> pl.DataFrame:
-    spoken = names.str.extract("^/c/([^/]*)")
-    term = names.str.extract("^/c/[^/]*/([^/]*)")
-    labels = pl.DataFrame(
-        {
-            "entity": pl.int_range(len(names), eager=True),
-            "text": term.str.replace_all("_", " ", literal=True).fill_null(names),
-            "kind": pl.repeat("label", len(names), eager=True),
-        }
-    )
+    spoken, term = _language_and_term(names)
+    label = term.str.replace_all("_", " ", literal=True).fill_null(names)
     kind = np.array([KINDS.index(kind) for kind in KINDS])[said["surface"]]  # two are aliases
     entity, text = number[said["entity"]], said["text"].to_numpy()
-    shape = (len(names), len(texts), len(KINDS))
+    shape = (len(KINDS), len(names), len(texts))
     # People say the same again and again.
-    said_once = pl.Series((entity * shape[1] + text) * shape[2] + kind).unique(maintain_order=True)
-    entity, text, kind = np.unravel_index(said_once, shape)
-    said = pl.DataFrame(
+    said_once = pl.Series((kind * shape[1] + entity) * shape[2] + text).unique(maintain_order=True)
+    kind, entity, text = np.unravel_index(said_once, shape)
+    is_label = kind == KINDS.index("alias")
+    is_label[is_label] = texts.gather(text[is_label]) == label.gather(entity[is_label])
+    kind, entity, text = kind[~is_label], entity[~is_label], text[~is_label]
+    return pl.DataFrame(
         {
-            "entity": entity,
-            "text": texts.gather(text),
-            "kind": pl.Series(KINDS).gather(kind),
+            "entity": np.concatenate([np.arange(len(names)), entity]),
+            "text": label.append(texts.gather(text)),
+            "language": spoken.append(spoken.gather(entity)),
+            "kind": pl.repeat("label", len(names), eager=True).append(
+                pl.Series(KINDS, dtype=pl.String()).gather(kind)
+            ),
         }
     )
-    same = said["text"] == labels["text"].gather(said["entity"])
-    found = pl.concat([labels, said.filter(~(same & (said["kind"] == "alias")))])
-    return found.with_columns(language=spoken.gather(found["entity"]))
+
+
+def _language_and_term(names: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """``/c/en/test/n`` → ``en``, ``test``; null where a name has none."""
+    parts = names.to_frame("name").select(
+        pl.when(pl.col("name").str.starts_with("/c/")).then("name").str.split_exact("/", 3)
+    )
+    _, _, language, term = parts.unnest("name").get_columns()
+    return language, term
 
 
 def _as_met(triples: pl.DataFrame, links: pl.DataFrame) -> pl.Series:

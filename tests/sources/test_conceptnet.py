@@ -257,6 +257,17 @@ def test_the_tables_of_a_few_lines(tmp_path, lane):
     assert set(bare.texts["kind"]) == {"label"}
 
 
+def test_names_without_a_language_or_a_term_are_their_own_label(tmp_path, lane):
+    rows = [line("/r/IsA", "/c/en", "x/c/en/dog"), line("/r/IsA", "/c/en/hot_dog/n", "/c/de/a_/b")]
+    texts = facts(read_conceptnet(write(tmp_path, rows)))[1]
+    assert set(texts) == {
+        ("/c/en", "/c/en", "en", "label"),
+        ("x/c/en/dog", "x/c/en/dog", None, "label"),
+        ("/c/en/hot_dog/n", "hot dog", "en", "label"),
+        ("/c/de/a_/b", "a ", "de", "label"),
+    }
+
+
 def test_the_checksum_is_that_of_the_file(tmp_path, lane):
     import hashlib
 
