@@ -29,10 +29,7 @@ from kgclip.frames import (
     tables_to_labelled,
 )
 from kgclip.names import readable
-from kgclip.rdf.canonical import canonical_tables
-from kgclip.rdf.stating import RdfOptions
 from kgclip.rdf.terms import BASE
-from kgclip.rdf.writing import tables_from_rdflib, to_rdflib, write_rdf
 from kgclip.splits import split_triples
 from kgclip.storage import load_tables, save_tables
 from kgclip.tables import GraphError, Origin, Tables, build_tables, is_address
@@ -41,6 +38,8 @@ if TYPE_CHECKING:
     import networkx
     import rdflib
     import scipy.sparse
+
+    from kgclip.rdf.stating import RdfOptions
 
 __all__ = ["GraphError", "KnowledgeGraph", "load_graph"]
 
@@ -172,6 +171,8 @@ class KnowledgeGraph:
     @classmethod
     def from_rdflib(cls, graph: rdflib.Graph) -> KnowledgeGraph:
         """Read an rdflib graph, its statements sorted; what ``to_rdflib`` wrote comes back."""
+        from kgclip.rdf.writing import tables_from_rdflib
+
         return cls(tables_from_rdflib(graph))
 
     @classmethod
@@ -222,6 +223,8 @@ class KnowledgeGraph:
         Raises:
             GraphError: If there is such a thing and neither ``drop`` nor ``reify`` is set.
         """
+        from kgclip.rdf.writing import to_rdflib
+
         return to_rdflib(self.tables, _rdf_options(drop, reify, base, literals))
 
     def write_rdf(
@@ -250,6 +253,8 @@ class KnowledgeGraph:
             GraphError: If the suffix is unknown, or the graph holds what RDF cannot say and
                 neither ``drop`` nor ``reify`` is set.
         """
+        from kgclip.rdf.writing import write_rdf
+
         return write_rdf(self.tables, path, _rdf_options(drop, reify, base, literals))
 
     def canonical(self) -> KnowledgeGraph:
@@ -258,6 +263,8 @@ class KnowledgeGraph:
         Rows are distinct and in a fixed order, blank nodes named by what is said of them,
         languages in lower case; texts, types and the like are statements, too.
         """
+        from kgclip.rdf.canonical import canonical_tables
+
         return KnowledgeGraph(canonical_tables(self.tables), self.root)
 
     def to_scipy(self, relation: str | int | None = None) -> scipy.sparse.csr_array:
@@ -459,6 +466,8 @@ class KnowledgeGraph:
 
 
 def _rdf_options(drop: bool, reify: bool, base: str, literals: str) -> RdfOptions:
+    from kgclip.rdf.stating import RdfOptions
+
     if literals not in ("table", "nodes"):
         raise GraphError(f"literals={literals!r}: expected 'table' or 'nodes'")
     return RdfOptions(base=base, reify=reify, drop=drop, literals_as_nodes=literals == "nodes")

@@ -2,9 +2,9 @@
 
 Open addressing with linear probing. Names wait in one array, a newline after each; a slot holds
 half a hash, which also says where the slot is, a name's code, and where the name is. Finding a
-string means two jumps through memory that no cache holds: to the slot, and to the name. So a block
-of strings jumps at once, before they are looked up one by one: then they do not wait for one
-another.
+string means three jumps through memory that no cache holds: to the string, to the slot, and to the
+name. So a block of strings jumps at once, before they are looked up one by one: then they do not
+wait for one another.
 """
 
 from __future__ import annotations
@@ -17,43 +17,61 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from kgclip.scanning import WORD, compiled, word_at
+from kgclip.scanning import WORD, compiled, put_word, word_at
 
+SPARE = 4 * WORD  # bytes that may be looked at after a string
+_FEW = 3 * WORD  # bytes of a string that are looked at whether they are there or not
 _BLOCK = 64  # strings that jump at once
 _FIRST_SLOTS, _FIRST_BYTES = 2**10, 2**14
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 _NEWLINE = ord("\n")
 _HALF, _MIX = np.uint64(32), np.uint64(29)
+_ALL = np.uint64(2**64 - 1)
 _LOW = np.uint64(2**32 - 1)
 # The second word of a slot: where the name is, and its size, or the most that fits there.
 _SIZE_BITS, _MOST = np.uint64(24), np.uint64(2**24 - 1)
 
 
 @compiled
+def _part(data, begin, size, i):  # type: ignore[no-untyped-def]
+    """The bytes from ``i`` on, eight at most, of a string that begins at ``begin``; 0 beyond it."""
+    count = min(max(size - i, 0), WORD)
+    mask = _ALL >> np.uint64(8 * (WORD - count)) if count else np.uint64(0)
+    return word_at(data, begin + i) & mask
+
+
+@compiled
 def _hash(data, begin, end, seed):  # type: ignore[no-untyped-def]
-    found = seed ^ np.uint64(end - begin)
+    size = end - begin
+    found = seed ^ np.uint64(size)
     place = begin
-    while place + WORD <= end:
+    while size > _FEW:
         found = (found ^ word_at(data, place)) * _ODD
         found ^= found >> _HALF
         place += WORD
-    if place < end:
-        last = word_at(data, place) << np.uint64(8 * (place + WORD - end))
-        found = (found ^ last) * _ODD
-        found ^= found >> _HALF
+        size -= WORD
+    # A jump that nobody could foresee takes longer than parts that may be empty.
+    found ^= _part(data, place, size, 0)
+    found *= _ODD
+    found ^= found >> _HALF
+    found ^= _part(data, place, size, WORD)
+    found *= _ODD
+    found ^= found >> _HALF
+    found ^= _part(data, place, size, 2 * WORD)
     found *= _ODD
     return found ^ (found >> _MIX)
 
 
 @compiled
 def _is_same(data, begin, other, place, size):  # type: ignore[no-untyped-def]
-    while size >= WORD:
+    while size > _FEW:
         if word_at(data, begin) != word_at(other, place):
             return False
         begin, place, size = begin + WORD, place + WORD, size - WORD
-    if size == 0:
-        return True
-    return (word_at(data, begin) ^ word_at(other, place)) << np.uint64(8 * (WORD - size)) == 0
+    differs = np.uint64(0)
+    for i in range(0, _FEW, WORD):
+        differs |= _part(data, begin, size, i) ^ _part(other, place, size, i)
+    return differs == 0
 
 
 @compiled
@@ -63,6 +81,8 @@ def _number(data, begins, ends, seed, slots, starts, names, count, codes):  # ty
     near = np.uint64(0)
     for block in range(0, len(begins), _BLOCK):
         size = min(_BLOCK, len(begins) - block)
+        for i in range(size):
+            near ^= word_at(data, begins[block + i]) ^ word_at(data, ends[block + i])
         for i in range(size):
             marks[i] = _hash(data, begins[block + i], ends[block + i], seed) >> _HALF
         for i in range(size):
@@ -91,8 +111,8 @@ def _number(data, begins, ends, seed, slots, starts, names, count, codes):  # ty
                 count += 1
                 code = count
                 start = starts[code]
-                for j in range(length):
-                    names[start + j] = data[begin + j]
+                for j in range(0, length, WORD):
+                    put_word(names, start + j, word_at(data, begin + j))
                 names[start + length] = _NEWLINE
                 starts[code + 1] = start + length + 1
                 slots[place, 0] = (mark << _HALF) | np.uint64(code)
@@ -135,7 +155,7 @@ class NameTable:
         """Code of each string; new ones get the next.
 
         Args:
-            data: Bytes, of which the strings are parts; eight more must follow the last string.
+            data: Bytes, of which the strings are parts; ``SPARE`` more must follow the last string.
                 Uint8, contiguous and writable.
             begins: Where each string begins. Int64 [n].
             ends: Where it ends. Int64 [n].
@@ -156,12 +176,12 @@ class NameTable:
         """Code of each string; new ones get the next. Int32 [n]."""
         encoded = [string.encode() for string in strings]
         bounds = np.cumsum([0, *map(len, encoded)])
-        data = np.frombuffer(bytearray(b"".join(encoded) + bytes(WORD)), np.uint8)
+        data = np.frombuffer(bytearray(b"".join(encoded) + bytes(SPARE)), np.uint8)
         return self.number(data, bounds[:-1], bounds[1:])
 
     def _make_room(self, count: int, size: int) -> None:
         count += self._count
-        size += int(self._starts[self._count + 1]) + WORD
+        size += int(self._starts[self._count + 1]) + SPARE
         if size > len(self._names):
             self._names = _longer(self._names, max(size, 2 * len(self._names)))
         if 2 * count > len(self._slots):

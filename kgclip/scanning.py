@@ -38,6 +38,20 @@ def _word_at(_: Any, data: Any, place: Any) -> Any:
 word_at: Any = intrinsic(_word_at)
 
 
+def _put_word(_: Any, data: Any, place: Any, word: Any) -> Any:
+    """Write eight bytes into a uint8 array from a place on, the first one lowest."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        start = builder.gep(array.data, [arguments[1]])
+        builder.store(arguments[2], builder.bitcast(start, ir.IntType(64).as_pointer()), align=1)
+
+    return types.void(data, types.intp, types.uint64), build
+
+
+put_word: Any = intrinsic(_put_word)
+
+
 def _marks(comparison: str) -> Any:
     """Compares each byte of a span with a limit; which ones it holds for, the first one lowest."""
 

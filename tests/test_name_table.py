@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kgclip.name_table import WORD, NameTable
+from kgclip.name_table import SPARE, NameTable
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=20)
 
@@ -33,7 +33,7 @@ def test_parts_of_one_buffer_and_growth():
     names = [f"/c/en/{number}" for number in rng.integers(0, 30_000, 100_000)]
     encoded = [name.encode() for name in names]
     bounds = np.cumsum([0, *map(len, encoded)])
-    data = np.frombuffer(bytearray(b"".join(encoded) + bytes(WORD)), np.uint8)
+    data = np.frombuffer(bytearray(b"".join(encoded) + bytes(SPARE)), np.uint8)
     table, reference = NameTable(), Reference()
     for begin in range(0, len(names), 7_001):
         part = bounds[begin : begin + 7_002]
@@ -51,7 +51,7 @@ def test_strings_of_one_mark_are_told_apart():
 
 
 def test_bytes_that_are_no_text_have_codes_too():
-    data = np.frombuffer(bytearray(b"\xff\x00\xff\x00" + bytes(WORD)), np.uint8)
+    data = np.frombuffer(bytearray(b"\xff\x00\xff\x00" + bytes(SPARE)), np.uint8)
     table = NameTable()
     assert table.number(data, np.array([0, 2, 1]), np.array([2, 4, 2])).tolist() == [0, 0, 1]
     assert table.strings() == [b"\xff\x00", b"\x00"]
