@@ -82,7 +82,8 @@ def _number(data, begins, ends, seed, slots, starts, names, count, codes):  # ty
     for block in range(0, len(begins), _BLOCK):
         size = min(_BLOCK, len(begins) - block)
         for i in range(size):
-            near ^= word_at(data, begins[block + i]) ^ word_at(data, ends[block + i])
+            begin, end = begins[block + i], ends[block + i]
+            near ^= word_at(data, begin) ^ word_at(data, (begin + end) >> 1) ^ word_at(data, end)
         for i in range(size):
             marks[i] = _hash(data, begins[block + i], ends[block + i], seed) >> _HALF
         for i in range(size):

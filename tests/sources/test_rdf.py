@@ -10,11 +10,9 @@ import pyoxigraph as ox
 import pytest
 import zstandard
 
-from kgclip.graph import KnowledgeGraph
 from kgclip.sources import rdf, read_graph
-from kgclip.sources.rdf import FORMATS, RDF_TYPE, read_rdf
+from kgclip.sources.rdf import RDF_TYPE, read_rdf
 from kgclip.tables import GraphError
-from tests.rdf.reference import reference_tables
 
 TURTLE = """
 @prefix : <http://x/> . @prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .
@@ -25,8 +23,6 @@ TURTLE = """
 :near a owl:SymmetricProperty ; rdfs:label "is near" ; owl:inverseOf :close .
 """
 
-
-MANIFEST = "http://www.w3.org/2001/sw/DataAccess/tests/test-manifest"
 RDF_XML = (
     b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:x="urn:">'
     b'<rdf:Description rdf:about="urn:a"><x:p>v</x:p></rdf:Description>%s</rdf:RDF>'
@@ -292,47 +288,6 @@ def test_aifb_counts_are_the_published_ones(shared_data, literals, entities, tri
     graph = read_graph(shared_data / "rdf_aifb" / "aifb_stripped.nt.gz", literals=literals)
     assert (graph.num_entities, graph.num_relations, graph.num_triples) == (entities, 45, triples)
     assert len(graph.types) == 4124
-
-
-@pytest.mark.parametrize(("suite", "syntax"), [("rdf-n-triples", "nt"), ("rdf-turtle", "ttl")])
-def test_w3c_suites(shared_data, tmp_path, suite, syntax):
-    """Every test that pyoxigraph itself passes: syntax, positive and negative, and evaluation."""
-    manifests = list((shared_data / "w3c_rdf_tests").rglob("manifest.ttl"))
-    [folder] = [m.parent for m in manifests if suite in str(m.parent) or syntax in m.parent.name]
-    entries = ox.parse(path=folder / "manifest.ttl", base_iri="http://m/")
-    facts = {}
-    for quad in entries:
-        facts.setdefault(quad.subject, {}).setdefault(quad.predicate.value, []).append(quad.object)
-    tested = 0
-    for about in facts.values():
-        kinds = " ".join(str(kind) for kind in about.get(RDF_TYPE, ()))
-        action = about.get(f"{MANIFEST}#action")
-        if not action or "Test" not in kinds:
-            continue
-        file = folder / action[0].value.removeprefix("http://m/")
-        base = f"https://w3c.github.io/rdf-tests/rdf/rdf11/{suite}/{file.name}"
-        try:
-            quads = list(ox.parse(path=file, base_iri=base))
-        except SyntaxError:
-            assert "Negative" in kinds, file.name
-            with pytest.raises(GraphError, match=file.name):
-                read_rdf(file, base_iri=base)
-        else:
-            assert "Negative" not in kinds or "Eval" in kinds, file.name
-            tables = read_rdf(file, base_iri=base)
-            expected = reference_tables(
-                file, FORMATS[file.suffix], base_iri=base, rename_blank=syntax == "ttl"
-            )
-            assert tables.frames().keys() == expected.frames().keys()
-            for name, frame in tables.frames().items():
-                assert frame.equals(expected.frames()[name]), (file.name, name)
-            assert len(tables.triples) + len(tables.literals) == len(quads)
-            for result in about.get(f"{MANIFEST}#result", ()):
-                wanted = read_rdf(folder / result.value.removeprefix("http://m/"))
-                mine, theirs = (KnowledgeGraph(t).canonical() for t in (tables, wanted))
-                assert mine == theirs, file.name
-        tested += 1
-    assert tested > 60
 
 
 def test_no_warning_on_clean_files(turtle):
