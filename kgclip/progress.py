@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
@@ -80,3 +82,26 @@ def track(
                 bar.start()  # does nothing when it is shown already
     finally:
         bar.stop()
+
+
+@contextlib.contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """Say what is done while something without parts takes long; only a terminal sees it.
+
+    Args:
+        description: What is done, as "compiling".
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    line = Console(stderr=True).status(description)
+    timer = threading.Timer(QUIET_SECONDS, line.start)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # which may have begun to show the line
+        line.stop()

@@ -1,11 +1,14 @@
 import io
 import subprocess
 import sys
+import threading
+import time
 
+import pytest
 from rich.console import Console
 
 from kgclip import progress
-from kgclip.progress import build_progress, track
+from kgclip.progress import build_progress, track, waiting
 
 
 def run(console):
@@ -41,9 +44,21 @@ def test_tracking_shows_what_takes_long(monkeypatch):
     assert "reading" in sys.stderr.getvalue()
 
 
+@pytest.mark.parametrize(("quiet_seconds", "is_shown"), [(0, True), (60, False)])
+def test_waiting_says_what_takes_long(monkeypatch, quiet_seconds, is_shown):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", quiet_seconds)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with waiting("compiling"):
+        time.sleep(0.2)
+    assert ("compiling" in sys.stderr.getvalue()) == is_shown
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+
+
 def test_nothing_is_loaded_for_a_bar_that_nobody_sees():
     script = (
-        "import sys; from kgclip.progress import track; list(track('ab', 'reading')); "
+        "import sys; from kgclip.progress import track, waiting; "
+        "list(track('ab', 'reading')); waiting('x').__enter__(); "
         "sys.exit('rich' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stderr=subprocess.DEVNULL)

@@ -173,6 +173,7 @@ class CompiledCollector:
         self._others = np.empty((3, 0), np.intp)
         self._blocks: list[list[np.ndarray]] = []
         self._literals: list[list[np.ndarray]] = []
+        self._cut(b"", 0, quads, False, "")  # so that code is compiled here, if it must be
 
     def add_block(
         self,

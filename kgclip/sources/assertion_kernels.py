@@ -202,6 +202,7 @@ class PieceReader:
         self._triples: list[tuple[np.ndarray, ...]] = []
         self._links: list[tuple[np.ndarray, ...]] = []
         self._said: list[tuple[np.ndarray, ...]] = []
+        self.add(bytearray(SPAN), 0, 0)  # so that code is compiled here, if it must be
 
     def add(
         self, buffer: bytearray, size: int, first_line: int

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from kgclip.loading import collector_at_rest
-from kgclip.progress import track
+from kgclip.progress import track, waiting
 from kgclip.sources.assertions import FIELDS, KINDS, AssertionReader, Assertions, Wanted
 from kgclip.sources.bad_lines import BadLines
 from kgclip.sources.compression import COMPRESSIONS, open_binary, origin_of, text_size
@@ -81,7 +81,7 @@ def read_conceptnet(
     reader = AssertionReader(wanted, surfaces, bad)
     quick = None
     if text_size(file) >= COMPILED_FROM:
-        with collector_at_rest():
+        with collector_at_rest(), waiting("compiling the reader, once"):
             from kgclip.sources.assertion_kernels import PieceReader
 
             quick = PieceReader(wanted, surfaces)

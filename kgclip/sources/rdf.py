@@ -17,7 +17,7 @@ import polars as pl
 import pyoxigraph as ox
 
 from kgclip.loading import collector_at_rest
-from kgclip.progress import track
+from kgclip.progress import track, waiting
 from kgclip.rdf.assembly import assemble
 from kgclip.rdf.statements import StatementCollector, StatementOptions
 from kgclip.rdf.terms import IMAGE_PROPERTIES, RDF_TYPE, TEXT_PROPERTIES
@@ -118,7 +118,7 @@ def read_rdf(
     quads = any(rdf_format.supports_datasets for rdf_format in formats)
     collector: Any
     if sum(map(text_size, files)) >= COMPILED_FROM:
-        with collector_at_rest():
+        with collector_at_rest(), waiting("compiling the reader, once"):
             from kgclip.rdf.statement_kernels import CompiledCollector
 
             collector = CompiledCollector(options, quads=quads)
