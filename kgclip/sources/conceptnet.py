@@ -191,6 +191,7 @@ def _texts(
     said_once = pl.Series((kind * shape[1] + entity) * shape[2] + text).unique(maintain_order=True)
     kind, entity, text = np.unravel_index(said_once, shape)
     is_label = kind == KINDS.index("alias")
+    is_label &= texts.hash().to_numpy()[text] == label.hash().to_numpy()[entity]
     is_label[is_label] = texts.gather(text[is_label]) == label.gather(entity[is_label])
     kind, entity, text = kind[~is_label], entity[~is_label], text[~is_label]
     return pl.DataFrame(
