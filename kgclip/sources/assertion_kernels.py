@@ -284,27 +284,30 @@ class PieceReader:
     ) -> None:
         first, second, third, fourth = tabs
         relation = self.relations.number(data, first + 1, second)
-        is_link = relation == self._link
-        rest = ~is_link
-        # As they are met: the start of a line before its end.
-        is_entity = np.column_stack([np.ones(len(rest), dtype=bool), rest])
-        codes = np.full(is_entity.shape, -1, np.int32)
-        begins, ends = np.column_stack([second, third]) + 1, np.column_stack([third, fourth])
-        codes[is_entity] = self.entities.number(data, begins[is_entity], ends[is_entity])
-        head, tail = codes.T
+        is_triple = relation != self._link
+        # As they are met: the start of a line before its end, which is no entity in a link.
+        before = is_triple.cumsum() - is_triple  # triples before a line
+        heads = np.arange(len(line)) + before
+        tails = heads[is_triple] + 1
+        begins, ends = np.empty((2, len(heads) + len(tails)), np.intp)
+        begins[heads], begins[tails] = second + 1, third[is_triple] + 1
+        ends[heads], ends[tails] = third, fourth[is_triple]
+        codes = self.entities.number(data, begins, ends)
+        head, tail = codes[heads], codes[tails]
+        is_link = ~is_triple
         url = self.texts.number(data, third[is_link] + 1, fourth[is_link])
         self._links.append((line[is_link], head[is_link], url))
-        triples = (line, head, relation, tail, weight, source)
-        self._triples.append(tuple(column[rest] for column in triples))
+        columns = [column[is_triple] for column in (line, head, relation, weight, source)]
+        self._triples.append((*columns[:3], tail, *columns[3:]))
         if self.surfaces:
-            row, surface, begins, ends, escapes = said[:, rest[said[0]]]
-            entity = np.where(_IS_TAIL[surface], tail[row], head[row])
+            row, surface, begins, ends, escapes = said[:, is_triple[said[0]]]
+            entity = np.where(_IS_TAIL[surface], tail[before[row]], head[row])
             text = np.empty(len(row), np.int32)
             plain, escaped = escapes == 0, escapes.nonzero()[0]
             text[plain] = self.texts.number(data, begins[plain], ends[plain])
             bounds = zip(begins[escaped].tolist(), ends[escaped].tolist(), strict=True)
             quoted = [data[begin - 1 : end + 1].tobytes() for begin, end in bounds]
-            text[escaped] = self.texts.number_all(map(json.loads, quoted))
+            text[escaped] = self.texts.number_all(json.loads(b"[%s]" % b",".join(quoted)))
             self._said.append((line[row], entity, text, surface.astype(np.int8)))
 
     def assertions(self, more: Assertions) -> Assertions:
