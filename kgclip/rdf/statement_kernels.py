@@ -144,7 +144,9 @@ class _Terms:
             names = self.table.to_series(known)
             new = np.ones(count - known, bool) if is_parsed else names.str.contains(self.pattern)
             self._matches = np.append(self._matches, new)
-        return np.ones(len(codes), dtype=bool) if is_parsed else self._matches[codes]
+        if is_parsed:  # what the parser writes is right, though it may not look like it
+            self._matches[codes] = True
+        return self._matches[codes]
 
     def matching(self) -> pl.Series:
         """The terms by their codes, "" for those that do not match."""

@@ -118,6 +118,7 @@ def assert_agree(reader, data, rdf_format, **options):
 @example(data=b"<urn:a> <urn:b> <urn:a> .\n" * 2)
 @example(data=b'<urn:a> <urn:b> "\xff" .\n')
 @example(data=b"# \xff\n<urn:a> <urn:b> <urn:c> .\n")
+@example(data=b"<urn:a> <urn:b> <urn:c> <http:/> .\n" * 2)
 def test_lanes_agree_on_lines_that_are_nearly_right(reader, rdf_format, literals_as_nodes, data):
     assert_agree(reader, data, rdf_format, literals_as_nodes=literals_as_nodes)
 
