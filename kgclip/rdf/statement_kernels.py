@@ -146,7 +146,8 @@ class _Terms:
             self._matches = np.append(self._matches, new)
         if is_parsed:  # what the parser writes is right, though it may not look like it
             self._matches[codes] = True
-        return self._matches[codes]
+        matches: np.ndarray = self._matches[codes]
+        return matches
 
     def matching(self) -> pl.Series:
         """The terms by their codes, "" for those that do not match."""
@@ -268,12 +269,12 @@ class CompiledCollector:
         graphs = np.full(len(heads), NONE)
         has_graph = (found[_GRAPH] > 0) & is_good
         if has_graph.any():
-            graphs[has_graph], is_known = self._node(
-                data, found[_GRAPH][has_graph], found[_GRAPH_END][has_graph], is_parsed, label,
-                self._graphs,
-            )  # fmt: skip
+            graphs[has_graph], is_known = self._graph(data, found[:, has_graph], is_parsed, "")
             is_good[has_graph] &= is_known
-        chosen = is_good & self._are_wanted(graphs)
+        chosen = is_good & self._are_wanted(graphs)  # by the names that the file gives them
+        has_graph &= chosen
+        if label and has_graph.any():
+            graphs[has_graph], _ = self._graph(data, found[:, has_graph], is_parsed, label)
         keeps = is_literal & chosen
         if self.options.literals_as_nodes:
             places = found[:, keeps]
@@ -288,6 +289,12 @@ class CompiledCollector:
         ]  # fmt: skip
         statements = [column[chosen] for column in (line, heads, relations, tails, graphs)]
         return [statements, literals], (~is_good).nonzero()[0]
+
+    def _graph(
+        self, data: np.ndarray, found: np.ndarray, is_parsed: bool, label: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        bounds = found[_GRAPH], found[_GRAPH_END]
+        return self._node(data, *bounds, is_parsed, label, self._graphs)
 
     def _node(
         self,

@@ -126,6 +126,8 @@ def test_lanes_agree_on_lines_that_are_nearly_right(reader, rdf_format, literals
 @given(data=near_statements(), names=st.sampled_from([None, ["urn:a", ""], ["_:a"]]))
 @settings(max_examples=150, deadline=None)
 @example(data=b"<urn:a> <urn:b> _:c _:a .\n_:a <urn:b> <<( _:a <urn:b> _:d )>> .\n", names=None)
+@example(data=b"<urn:a> <urn:b> _:c _:a .\n<urn:a> <urn:b> _:d .\n", names=["_:a"])
+@example(data=b"<urn:a> <urn:b> _:c _:a .\n", names=["_:f1_a"])
 def test_labels_of_blank_nodes_and_chosen_graphs_agree(data, names):
     found = [
         ours(reader, data, ox.RdfFormat.N_QUADS, label="f1_", graphs=names) for reader in READERS
