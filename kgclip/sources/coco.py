@@ -10,16 +10,42 @@ Reference:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
-from kgclip.sources.compression import open_binary, origin_of
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from kgclip.sources.compression import origin_of
+from kgclip.sources.json_stream import Key, check_shape, load_json
 from kgclip.sources.pairs import CAPTION_OF, IMAGE_OF
 from kgclip.sources.scene_tables import Box, SceneTables, read_record
 from kgclip.tables import GraphError, Tables
 
+
+class _Category(TypedDict):
+    id: Key
+    name: str
+
+
+class _Image(TypedDict):
+    id: Key
+    file_name: NotRequired[str]
+
+
+class _Annotation(TypedDict, total=False):
+    id: Key
+    image_id: Key
+    category_id: Key
+    caption: str
+
+
+_SHAPES: dict[str, TypeAdapter[Any]] = {
+    "categories": TypeAdapter(list[_Category]),
+    "images": TypeAdapter(list[_Image]),
+    "annotations": TypeAdapter(list[_Annotation]),
+}
 _OPPOSITE = {"left of": "right of", "above": "below", "inside": "around"}
 
 
@@ -94,13 +120,11 @@ def _describe(
 
 
 def _read(file: Path, *keys: str) -> dict[str, Any]:
-    with open_binary(file) as stream:
-        try:
-            content = json.load(stream)
-        except ValueError as error:
-            raise GraphError(f"{file}: not JSON ({error}); fetch the file again") from error
+    content = load_json(file)
     if not isinstance(content, dict) or any(key not in content for key in keys):
         raise GraphError(f"{file}: COCO's keys {', '.join(keys)} expected")
+    for key in keys:
+        check_shape(file, key, content[key], _SHAPES[key])
     return content
 
 

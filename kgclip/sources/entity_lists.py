@@ -93,7 +93,11 @@ def _pairs(file: Path, separator: str | None, bad: BadLines) -> Iterator[tuple[i
         plain = line.removesuffix("\r")
         if not plain:
             continue
-        fields = next(csv.reader([plain])) if separator == "," else plain.split(separator)
+        try:
+            fields = next(csv.reader([plain])) if separator == "," else plain.split(separator)
+        except csv.Error as error:
+            bad.add(number, "not CSV", f"not CSV ({error}); two fields expected")
+            continue
         if any("\udc80" <= letter <= "\udcff" for letter in plain):
             bad.add(number, "not UTF-8", "not UTF-8; convert the file")
         elif len(fields) != 2 or not all(fields):

@@ -9,11 +9,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from kgclip.sources.compression import origin_of
-from kgclip.sources.json_stream import stream_json
+from kgclip.sources.json_stream import Key, check_shape, stream_json
 from kgclip.sources.scene_tables import SceneTables, read_box, read_record
 from kgclip.tables import GraphError, Tables
 
+
+class _Relation(TypedDict, total=False):
+    object: Key
+    name: str
+
+
+class _Object(TypedDict, total=False):
+    name: str
+    attributes: list[str]
+    relations: list[_Relation]
+
+
+class _Graph(TypedDict, total=False):
+    objects: dict[str, _Object]
+
+
+_GRAPH: TypeAdapter[Any] = TypeAdapter(_Graph)
 PARTS = {"train": "train", "val": "valid", "test": "test"}
 
 
@@ -42,6 +62,7 @@ def read_gqa(path: str | Path, *, images: str | None = "images") -> Tables:
         for key, graph in stream_json(file):
             if not isinstance(graph, dict):
                 raise GraphError(f"{file}: image {key}: an object expected")
+            check_shape(file, f"image {key}", graph, _GRAPH)
             picture = None if images is None else f"{images}/{key}.jpg"
             _add(found, file, key, graph, found.add_scene(key, picture, split))
     return found.tables([origin_of(file) for file in files])

@@ -1,13 +1,19 @@
-"""The members of a large JSON array or object, one after the other, the whole never in memory."""
+"""JSON files: the members of a large one, one after the other, a small one whole, their shape.
+
+What is decoded is text that UTF-8 can say: an escaped half of a surrogate pair is an error.
+"""
 
 from __future__ import annotations
 
 import codecs
 import json
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from kgclip.progress import track
 from kgclip.sources.compression import open_binary
@@ -17,6 +23,8 @@ CHUNK_BYTES = 2**20
 _DECODER = json.JSONDecoder()
 _AFTER = (*",:]} \t\r\n",)
 _SPACE = re.compile(r"[ \t\r\n]*")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+Key = int | str  # of a record
 
 
 def stream_json(file: Path) -> Iterator[tuple[Any, Any]]:
@@ -34,6 +42,60 @@ def stream_json(file: Path) -> Iterator[tuple[Any, Any]]:
     """
     with open_binary(file) as stream:
         yield from track(_Members(file, stream), f"reading {file.name}")
+
+
+def load_json(file: Path) -> Any:
+    """Read a file whole.
+
+    Raises:
+        GraphError: If the file is missing or no JSON; says file and line.
+    """
+    with open_binary(file) as stream:
+        data = stream.read()
+    try:
+        text = data.decode("utf-8-sig")
+        found = json.loads(text)
+        _check_surrogates(text, found)
+    except json.JSONDecodeError as error:
+        raise GraphError(
+            f"{file}:{error.lineno}: not JSON ({error.msg}); fetch the file again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise GraphError(f"{file}: not UTF-8 at byte {error.start}; convert the file") from error
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise GraphError(f"{file}: not JSON ({_reason(error)}); fetch the file again") from error
+    return found
+
+
+def check_shape(file: Path, where: str, value: Any, shape: TypeAdapter[Any]) -> None:
+    """Check that what was decoded is of the types that a reader expects.
+
+    Args:
+        file: For the message.
+        where: Likewise.
+        value: What was decoded.
+        shape: Its types, which are taken at their word: "1" is no number.
+
+    Raises:
+        GraphError: Says where, of which type what is expected, and what stands there.
+    """
+    try:
+        shape.validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ": ".join(filter(None, (where, ".".join(map(str, first["loc"])))))
+        raise GraphError(
+            f"{file}: {place}: {first['msg']}, not {reprlib.repr(first['input'])}; mend the file"
+        ) from error
+
+
+def _check_surrogates(text: str, found: Any) -> None:
+    if _HALF.search(text):  # whole pairs have become one letter
+        json.dumps(found, ensure_ascii=False).encode()
+
+
+def _reason(error: Exception) -> str:
+    return "half of a surrogate pair" if isinstance(error, ValueError) else "nested too deeply"
 
 
 class _Members:
@@ -90,8 +152,14 @@ class _Members:
                     self.place = min(self.place + ahead, len(self.text))
                     raise self.error(error.msg) from error
                 continue
+            except RecursionError as error:
+                raise self.error(_reason(error)) from error
             if self.text[end : end + 1] not in _AFTER and self.read_on():
                 continue  # a number was cut: the 2 of 2.5e+3 is one too
+            try:
+                _check_surrogates(self.text[self.place : end], found)
+            except UnicodeEncodeError as error:
+                raise self.error(_reason(error)) from error
             self.place = end
             return found
 

@@ -22,15 +22,42 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from kgclip.progress import track
 from kgclip.sources.compression import origin_of
-from kgclip.sources.json_stream import stream_json
+from kgclip.sources.json_stream import Key, check_shape, stream_json
 from kgclip.sources.scene_tables import check_inside
 from kgclip.sources.triple_files import read_rows
 from kgclip.sources.triple_folders import read_named
 from kgclip.tables import SCHEMAS, GraphError, Origin, Tables, build_tables
 
+
+class _Lemma(TypedDict, total=False):
+    lemma: str | None
+    simpleLemma: str | None
+    fullLemma: str | None
+
+
+_Sense = str | _Lemma | None
+
+
+class _Node(TypedDict, total=False):
+    ms: _Sense
+    se: list[_Sense]
+    ims: list[Key] | None
+    images: list[Key] | None
+
+
+class _Tuple(TypedDict, total=False):
+    s: str
+    r: str
+
+
+_NODE: TypeAdapter[Any] = TypeAdapter(_Node)
+_TUPLES: TypeAdapter[Any] = TypeAdapter(list[_Tuple])
+_GLOSSES: TypeAdapter[Any] = TypeAdapter(dict[str, str | list[str]])
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 
 
@@ -79,11 +106,12 @@ class _Reader:
                 where = f"node {key!r}"
                 if not isinstance(node, dict):
                     raise GraphError(f"{file}: {where}: an object with ms, se, ims expected")
-                number = self._entity(key)
+                check_shape(file, where, node, _NODE)
+                number = self._entity(str(key))
                 senses = [node.get("ms"), *node.get("se", ())]
                 self._names(number, [_lemma(sense) for sense in senses if sense])
                 for picture in node.get("ims") or node.get("images") or ():
-                    self.named_pictures[str(picture)] = key
+                    self.named_pictures[str(picture)] = str(key)
         for file in self._files("nodes", ".tsv"):
             for key, name in read_named(file):
                 self._names(self._entity(key), [name])
@@ -92,12 +120,13 @@ class _Reader:
     def read_tuples(self) -> None:
         for file in self._files("tuples", ".json"):
             for tail, entries in stream_json(file):
+                check_shape(file, f"tuples of {tail!r}", entries, _TUPLES)
                 for entry in entries:
                     if not isinstance(entry, dict) or not {"s", "r"} <= entry.keys():
                         raise GraphError(
                             f"{file}: tuple of {tail!r}: an object with s and r expected"
                         )
-                    self._triple(file, entry["s"], entry["r"], tail)
+                    self._triple(file, entry["s"], entry["r"], str(tail))
         for file in self._files("tuples", ".tsv"):
             rows = read_rows(file).select("head", "relation", "tail")
             for head, relation, tail in rows.iter_rows():
@@ -124,6 +153,7 @@ class _Reader:
             for key, glosses in about.items():
                 if key == "available_languages":
                     continue
+                check_shape(file, f"glosses of {key!r}", glosses, _GLOSSES)
                 for language, texts in glosses.items():
                     for text in [texts] if isinstance(texts, str) else texts:
                         self._text(file, key, text, language, "description")

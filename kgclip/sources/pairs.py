@@ -18,14 +18,32 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from kgclip.sources.compression import open_binary, origin_of
+from kgclip.sources.json_stream import Key, check_shape, load_json
 from kgclip.tables import GraphError, Origin, Tables, build_tables
 
 IMAGE_OF, CAPTION_OF = "is an image of", "is a caption of"
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 _CAPTION_SUFFIXES = (".txt", ".json")
 _Pair = tuple[str, str]  # picture, caption
+
+
+class _Image(TypedDict, total=False):
+    id: Key
+    file_name: str | None
+
+
+class _Annotation(TypedDict, total=False):
+    image_id: Key
+    caption: Any
+
+
+_IMAGES: TypeAdapter[Any] = TypeAdapter(list[_Image])
+_LIST: TypeAdapter[Any] = TypeAdapter(list[Any])
+_ANNOTATION: TypeAdapter[Any] = TypeAdapter(_Annotation)
 
 
 def read_pairs(
@@ -94,26 +112,30 @@ def read_pairs(
 def _file_pairs(
     file: Path, img_key: str, caption_key: str, separator: str | None, report: Callable[[str], None]
 ) -> Iterator[_Pair]:
+    if file.name.removesuffix(".gz").endswith(".json"):
+        return _coco(file, report)
     with open_binary(file) as stream:
         data = stream.read()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise GraphError(f"{file}: not UTF-8 at byte {error.start}; convert the file") from error
-    if file.name.removesuffix(".gz").endswith(".json"):
-        return _coco(file, text, report)
     return _table(file, text, img_key, caption_key, separator, report)
 
 
-def _coco(file: Path, text: str, report: Callable[[str], None]) -> Iterator[_Pair]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise GraphError(f"{file}:{error.lineno}: not JSON ({error.msg})") from error
+def _coco(file: Path, report: Callable[[str], None]) -> Iterator[_Pair]:
+    content = load_json(file)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise GraphError(f"{file}: COCO's keys 'images' and 'annotations' expected")
+    check_shape(file, "images", content["images"], _IMAGES)
+    check_shape(file, "annotations", content["annotations"], _LIST)
     names = {image.get("id"): image.get("file_name") for image in content["images"]}
     for number, annotation in enumerate(content["annotations"], 1):
+        try:
+            check_shape(file, f"annotation {number}", annotation, _ANNOTATION)
+        except GraphError as error:
+            report(str(error))
+            continue
         name, caption = names.get(annotation.get("image_id")), annotation.get("caption")
         if name is None or not isinstance(caption, str):
             report(
@@ -133,7 +155,8 @@ def _table(
     report: Callable[[str], None],
 ) -> Iterator[_Pair]:
     header = text.partition("\n")[0]
-    rows = csv.reader(io.StringIO(text), delimiter=separator or ("\t" if "\t" in header else ","))
+    lines = io.StringIO(text, newline="")
+    rows = csv.reader(lines, delimiter=separator or ("\t" if "\t" in header else ","))
     columns = next(rows, [])
     for key in (img_key, caption_key):
         if key not in columns:
@@ -202,7 +225,10 @@ def _existing(
     root, known = folder.resolve(), {}
     kept = []
     for name, caption in pairs:
-        if name not in known:
+        if name not in known and "\0" in name:
+            known[name] = False
+            report(f"{folder}: no picture {name!r}, which no file can be called")
+        elif name not in known:
             file = (folder / name).resolve()
             known[name] = file.is_file()
             if not Path(name).is_absolute() and not file.is_relative_to(root):

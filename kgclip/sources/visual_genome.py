@@ -16,10 +16,57 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from kgclip.sources.compression import COMPRESSIONS, open_binary, origin_of
-from kgclip.sources.json_stream import stream_json
+from kgclip.sources.json_stream import Key, check_shape, stream_json
 from kgclip.sources.scene_tables import SceneTables, read_box, read_record, tidy
 from kgclip.tables import GraphError, Origin, Tables
+
+_Words = str | list[str] | None
+
+
+class _Object(TypedDict, total=False):
+    object_id: Key
+    id: Key
+    names: _Words
+    object_names: _Words
+    name: _Words
+    synsets: list[str] | None
+    merged_object_ids: list[Key]
+    attributes: _Words
+    attribute: _Words
+
+
+class _Relationship(TypedDict, total=False):
+    predicate: str
+    subject: _Object | Key
+    subject_id: Key
+    object: _Object | Key
+    object_id: Key
+
+
+class _Region(TypedDict, total=False):
+    region_id: Key
+    id: Key
+    phrase: str
+
+
+class _Image(TypedDict, total=False):
+    image_id: Key
+    id: Key
+    url: str
+    image_url: str
+
+
+_SHAPES: dict[str, TypeAdapter[Any]] = {
+    "objects": TypeAdapter(list[_Object]),
+    "attributes": TypeAdapter(list[_Object]),
+    "relationships": TypeAdapter(list[_Relationship]),
+    "regions": TypeAdapter(list[_Region]),
+}
+_IMAGE: TypeAdapter[Any] = TypeAdapter(_Image)
 
 
 def read_visual_genome(
@@ -75,7 +122,12 @@ class _Reader:
         if file is None:
             return {}
         with open_binary(file) as stream:
-            lines = stream.read().decode("utf-8-sig").splitlines()
+            data = stream.read()
+        try:
+            lines = data.decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise GraphError(f"{file}:{line}: not UTF-8; convert the file") from error
         groups = [[tidy(word) for word in line.split(",")] for line in lines if line.strip()]
         return {word: group[0] for group in groups for word in group[1:]}
 
@@ -98,6 +150,8 @@ class _Reader:
             records = read_record(file, where, image, key)
             if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
                 raise GraphError(f"{file}: {where}: {key!r} must be a list of objects")
+            check_shape(file, where, image, _IMAGE)
+            check_shape(file, f"{where}: {key}", records, _SHAPES[key])
             yield file, f"image {image_id}", self._scene(image_id, f"{image_id}.jpg"), records
 
     def _scene(self, image_id: Any, picture: str) -> str:
@@ -111,6 +165,7 @@ class _Reader:
             return
         for number, image in stream_json(file):
             where = f"entry {number}"
+            check_shape(file, where, image, _IMAGE)
             url = read_record(file, where, image, "url", "image_url")
             image_id = read_record(file, where, image, "image_id", "id")
             scene = self._scene(image_id, "/".join(url.split("/")[-2:]))

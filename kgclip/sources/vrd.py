@@ -10,15 +10,30 @@ Reference:
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from kgclip.sources.compression import open_binary, origin_of
-from kgclip.sources.json_stream import stream_json
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from kgclip.sources.compression import origin_of
+from kgclip.sources.json_stream import check_shape, load_json, stream_json
 from kgclip.sources.scene_tables import Box, SceneTables, read_record
 from kgclip.tables import GraphError, Tables
 
+
+class _Object(TypedDict, total=False):
+    category: Any
+    bbox: Any
+
+
+class _Relationship(TypedDict, total=False):
+    subject: _Object
+    object: _Object
+    predicate: Any
+
+
+_RELATIONSHIPS: TypeAdapter[Any] = TypeAdapter(list[_Relationship])
 PARTS = ("train", "test")
 
 
@@ -48,6 +63,7 @@ def read_vrd(path: str | Path, *, images: str | None = "sg_dataset/sg_{part}_ima
         for name, relationships in stream_json(file):
             picture = None if images is None else f"{images.format(part=part)}/{name}"
             scene = found.add_scene(name, picture, part)
+            check_shape(file, f"image {name}", relationships, _RELATIONSHIPS)
             for number, record in enumerate(relationships):
                 where = f"image {name}, relationship {number}"
                 subject, other = (
@@ -64,11 +80,7 @@ def read_vrd(path: str | Path, *, images: str | None = "sg_dataset/sg_{part}_ima
 
 
 def _words(file: Path) -> list[str]:
-    with open_binary(file) as stream:
-        try:
-            words = json.load(stream)
-        except ValueError as error:
-            raise GraphError(f"{file}: not JSON ({error}); fetch the file again") from error
+    words = load_json(file)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise GraphError(f"{file}: a list of names expected")
     return words

@@ -74,6 +74,8 @@ class _Document:
                 f"{self.file}:{error.lineno}: no XML ({expat.ErrorString(error.code)}); fetch the "
                 "file again"
             ) from error
+        except LookupError as error:
+            raise GraphError(f"{self.where}: {error}; convert the file to UTF-8") from error
 
     def refuse(self, name: str, *_: object) -> None:
         raise GraphError(f"{self.where}: declares the entity {name!r}; a wordnet needs none")

@@ -26,6 +26,7 @@ def test_pictures_and_texts_by_entity(tmp_path):
         (b"a,../b.png\n", r"i\.csv:1: image \.\./b\.png: leaves"),
         (b"a,/etc/b.png\n", r"i\.csv:1: image /etc/b\.png: leaves"),
         (b"a,\xff.png\n", r"i\.csv:1: not UTF-8"),
+        (b"a,b\rc.png\n", r"i\.csv:1: not CSV"),
         (b" \n", "empty"),
     ],
 )

@@ -6,9 +6,10 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from kgclip.sources import json_stream
-from kgclip.sources.json_stream import stream_json
+from kgclip.sources.json_stream import check_shape, load_json, stream_json
 from kgclip.tables import GraphError
 
 VALUES = st.recursive(
@@ -45,6 +46,9 @@ def test_members_are_those_of_json(tmp_path_factory, value, indent, chunk, is_as
         ("[1,\n\nx]", r"a\.json:3: no JSON"),
         ("[1] []", "something after the end"),
         ('{"a" 1}', "':' expected"),
+        (r'["\ud83d\ude00",' "\n" r'{"a": "\ude00"}]', r"a\.json:2: no JSON \(half of a surrogate"),
+        (r'{"\uDe00": 1}', "half of a surrogate pair"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 2**20])
@@ -61,3 +65,30 @@ def test_packed_files_and_bytes_that_are_no_text(tmp_path):
     (tmp_path / "b.json").write_bytes(b'["\xff"]')
     with pytest.raises(GraphError, match="not UTF-8"):
         list(stream_json(tmp_path / "b.json"))
+
+
+def test_a_file_is_loaded_whole(tmp_path):
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b'\xef\xbb\xbf["\\ud83d\\ude00"]'))
+    assert load_json(tmp_path / "a.json.gz") == ["\U0001f600"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"[1,\n", r"a\.json:2: not JSON \(Expecting value\); fetch"),
+        (b"[\xff]", r"a\.json: not UTF-8 at byte 1; convert"),
+        (b'["\\ud83d"]', "half of a surrogate pair"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_mistakes_in_whole_files_are_named(tmp_path, data, message):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(GraphError, match=message):
+        load_json(tmp_path / "a.json")
+
+
+def test_another_shape_is_told_with_its_place(tmp_path):
+    shape = TypeAdapter(list[dict[str, int]])
+    check_shape(tmp_path, "entry 7", [{"a": 1}, {}], shape)
+    with pytest.raises(GraphError, match=r"entry 7: 1\.b: Input .* valid integer, not '2'; mend"):
+        check_shape(tmp_path, "entry 7", [{}, {"b": "2"}], shape)

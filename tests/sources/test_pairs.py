@@ -125,6 +125,8 @@ def test_broken_pairs_are_named_or_counted(tmp_path, pictures):
     [
         ("a.csv", "picture,title\na.png,x", "no column 'filepath'; the header has picture, title"),
         ("a.csv", "filepath,title\na.png", ":2: 1 fields, 2 expected"),
+        ("a.csv", "filepath,title\na.png\rx,y", ":2: 1 fields, 2 expected"),
+        ("a.csv", "filepath,title\na\0.png,x", r"no picture 'a\\x00\.png'"),
         ("a.json", '{"images": [', "a.json:1: not JSON"),
         ("a.json", "[]", "COCO's keys"),
         ("a.json", '{"images": [], "annotations": [{"image_id": 3}]}', "annotation 1.*image 3"),

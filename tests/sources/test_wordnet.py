@@ -145,6 +145,7 @@ BOMB = (
     [
         ("", r"wn\.xml:1: no XML"),
         (LMF[:-40], r"wn\.xml:\d+: no XML"),
+        (LMF.replace("UTF-8", "UT-8"), r"wn\.xml:1: unknown encoding: UT-8; convert"),
         ("<html/>", r"wn\.xml:1: <html>, <LexicalResource>"),
         (BOMB, r"wn\.xml:1: declares the entity 'a'"),
         (LMF.replace('target="x-3-n"', 'target="x-9-n"'), r"wn\.xml:\d+: hypernym leads to x-9-n"),
