@@ -157,35 +157,38 @@ def load_tables(path: str | Path) -> Tables:
     """
     folder = Path(path)
     _take_back(folder)
-    manifest = _read_manifest(folder)
+    digests, origins = _read_manifest(folder)
     frames = {}
     for name in SCHEMAS:
         file = folder / f"{name}.parquet"
         if not file.is_file():
             raise GraphError(f"{file}: missing; build the graph again")
-        if _digest(file) != manifest["sha256"].get(file.name):
+        if _digest(file) != digests.get(file.name):
             raise GraphError(f"{file}: its bytes are not those of {MANIFEST}; build it again")
         frames[name] = pl.read_parquet(file)
-    origins = tuple(Origin(**origin) for origin in manifest["origins"])
     tables = Tables(**frames, origins=origins)
     check_tables(tables)
     return tables
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> tuple[dict[str, str], tuple[Origin, ...]]:
+    """Checksums of the files by name, and what the graph was read from."""
     file = folder / MANIFEST
     if not folder.is_dir():
         raise GraphError(f"{folder}: no such folder; give one that `kgclip build -o` wrote")
     if not file.is_file():
         raise GraphError(f"{folder}: no graph, {MANIFEST} is missing; build it with `kgclip build`")
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads(file.read_text(encoding="utf-8"))
         version = manifest["schema_version"]
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        if version != SCHEMA_VERSION:
+            raise GraphError(
+                f"{file}: schema version {version}, this kgclip reads {SCHEMA_VERSION}; "
+                "install the version that wrote it, or build the graph again"
+            )
+        origins = tuple(Origin(**origin) for origin in manifest["origins"])
+        return dict(manifest["sha256"]), origins
+    except GraphError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise GraphError(f"{file}: damaged ({error}); build the graph again") from error
-    if version != SCHEMA_VERSION:
-        raise GraphError(
-            f"{file}: schema version {version}, this kgclip reads {SCHEMA_VERSION}; "
-            "install the version that wrote it, or build the graph again"
-        )
-    return manifest

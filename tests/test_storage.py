@@ -126,6 +126,11 @@ def test_other_folders_are_refused(graph, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+def change(folder, key, value):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, key: value}))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -133,6 +138,9 @@ def test_other_folders_are_refused(graph, tmp_path):
         (lambda f: (f / "texts.parquet").write_bytes(b"x"), r"texts\.parquet: its bytes"),
         (lambda f: (f / MANIFEST).unlink(), "no graph"),
         (lambda f: (f / MANIFEST).write_text("{"), "damaged"),
+        (lambda f: change(f, "origins", [{"name": "a", "sha": ""}]), "damaged"),
+        (lambda f: change(f, "sha256", "x"), "damaged"),
+        (lambda f: change(f, "sha256", None), "damaged"),
         (lambda f: (f / MANIFEST).write_text('{"schema_version": 99}'), "schema version 99"),
     ],
 )
