@@ -61,3 +61,14 @@ def test_nothing():
     table = NameTable()
     assert table.number_all([]).tolist() == []
     assert table.to_series().to_list() == table.strings() == []
+
+
+def test_what_follows_a_string_does_not_count():
+    """Short strings are looked at beyond their end: each length, before two different rests."""
+    ends = np.arange(2 * SPARE)
+    table = NameTable()
+    for rest in (b"\x00", b"\xff"):
+        for size in ends.tolist():
+            data = np.frombuffer(bytearray(b"a" * size + rest * (2 * SPARE)), np.uint8)
+            assert table.number(data, np.zeros(1, np.int64), np.array([size])).tolist() == [size]
+    assert table.strings() == [b"a" * size for size in ends.tolist()]

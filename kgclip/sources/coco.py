@@ -111,7 +111,7 @@ def _describe(
 ) -> Path:
     for number, record in enumerate(_read(file, "annotations")["annotations"], 1):
         where = f"annotation {number}"
-        text = str(read_record(file, where, record, "caption")).strip()
+        text = read_record(file, where, record, "caption").strip()
         scene = _known(file, where, "image_id", record, scenes)
         found.texts[found.ids[scene], text, "en", "caption"] = None
         if caption_triples:

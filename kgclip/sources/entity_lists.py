@@ -96,7 +96,7 @@ def _pairs(file: Path, separator: str | None, bad: BadLines) -> Iterator[tuple[i
         try:
             fields = next(csv.reader([plain])) if separator == "," else plain.split(separator)
         except csv.Error as error:
-            bad.add(number, "not CSV", f"not CSV ({error}); two fields expected")
+            bad.add(number, "not CSV", f"not CSV ({error}); two fields expected, mend the line")
             continue
         if any("\udc80" <= letter <= "\udcff" for letter in plain):
             bad.add(number, "not UTF-8", "not UTF-8; convert the file")

@@ -55,7 +55,7 @@ def load_json(file: Path) -> Any:
     try:
         text = data.decode("utf-8-sig")
         found = json.loads(text)
-        _check_surrogates(text, found)
+        _check_surrogates(text, found, 0, len(text))
     except json.JSONDecodeError as error:
         raise GraphError(
             f"{file}:{error.lineno}: not JSON ({error.msg}); fetch the file again"
@@ -89,8 +89,8 @@ def check_shape(file: Path, where: str, value: Any, shape: TypeAdapter[Any]) -> 
         ) from error
 
 
-def _check_surrogates(text: str, found: Any) -> None:
-    if _HALF.search(text):  # whole pairs have become one letter
+def _check_surrogates(text: str, found: Any, begin: int, end: int) -> None:
+    if _HALF.search(text, begin, end):  # whole pairs have become one letter
         json.dumps(found, ensure_ascii=False).encode()
 
 
@@ -157,8 +157,8 @@ class _Members:
             if self.text[end : end + 1] not in _AFTER and self.read_on():
                 continue  # a number was cut: the 2 of 2.5e+3 is one too
             try:
-                _check_surrogates(self.text[self.place : end], found)
-            except UnicodeEncodeError as error:
+                _check_surrogates(self.text, found, self.place, end)
+            except (UnicodeEncodeError, RecursionError) as error:
                 raise self.error(_reason(error)) from error
             self.place = end
             return found

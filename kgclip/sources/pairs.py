@@ -227,7 +227,7 @@ def _existing(
     for name, caption in pairs:
         if name not in known and "\0" in name:
             known[name] = False
-            report(f"{folder}: no picture {name!r}, which no file can be called")
+            report(f"{folder}: no picture {name!r}, which no file can be called; mend the name")
         elif name not in known:
             file = (folder / name).resolve()
             known[name] = file.is_file()

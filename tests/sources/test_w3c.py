@@ -21,7 +21,7 @@ from tests.rdf.reference import reference_tables
 MANIFEST = "http://www.w3.org/2001/sw/DataAccess/tests/test-manifest#"
 KIND = re.compile(r"http://www\.w3\.org/ns/rdftest#Test(\w+?)(Positive|Negative)?(Syntax|Eval)")
 HERE = "http://here/"
-# Of suites whose manifest does not say it; of RDF/XML's tests parts of the path, too.
+# What relative IRIs start from in suites whose manifest does not say it.
 BASES = {
     "Turtle": "http://www.w3.org/2013/TurtleTests/",
     "Trig": "http://www.w3.org/2013/TriGTests/",
