@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 WORD = 8  # bytes
-SPAN = 64  # bytes that are looked at together: as many as a mark in a uint64
+SPAN = 64  # bytes that are looked at together: a uint64 has a mark for each
 
 
 def compiled(function: Any) -> Any:
@@ -24,13 +24,18 @@ def compiled(function: Any) -> Any:
         return numba.njit(nogil=True)(function)
 
 
+def _pointer(context: Any, builder: Any, signature: Any, arguments: Any, kind: Any) -> Any:
+    """Pointer to the place in an array that the first two arguments say."""
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.bitcast(builder.gep(array.data, [arguments[1]]), kind.as_pointer())
+
+
 def _word_at(_: Any, data: Any, place: Any) -> Any:
     """The eight bytes of a uint8 array from a place on, the first one lowest. Uint64."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        start = builder.gep(array.data, [arguments[1]])
-        return builder.load(builder.bitcast(start, ir.IntType(64).as_pointer()), align=1)
+        start = _pointer(context, builder, signature, arguments, ir.IntType(64))
+        return builder.load(start, align=1)
 
     return types.uint64(data, types.intp), build
 
@@ -42,9 +47,8 @@ def _put_word(_: Any, data: Any, place: Any, word: Any) -> Any:
     """Write eight bytes into a uint8 array from a place on, the first one lowest."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        start = builder.gep(array.data, [arguments[1]])
-        builder.store(arguments[2], builder.bitcast(start, ir.IntType(64).as_pointer()), align=1)
+        start = _pointer(context, builder, signature, arguments, ir.IntType(64))
+        builder.store(arguments[2], start, align=1)
 
     return types.void(data, types.intp, types.uint64), build
 
@@ -59,9 +63,8 @@ def _marks(comparison: str) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             byte, number = ir.IntType(8), ir.IntType(32)
             span = ir.VectorType(byte, SPAN)
-            array = context.make_array(signature.args[0])(context, builder, arguments[0])
-            start = builder.gep(array.data, [arguments[1]])
-            found = builder.load(builder.bitcast(start, span.as_pointer()), align=1)
+            start = _pointer(context, builder, signature, arguments, span)
+            found = builder.load(start, align=1)
             limits = builder.insert_element(
                 ir.Constant(span, ir.Undefined), builder.trunc(arguments[2], byte), number(0)
             )
